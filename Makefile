@@ -1,0 +1,47 @@
+# `make quickstart` and `make test` are all a newcomer needs; both run `make setup` first.
+
+VENV   := .venv
+BIN    := $(VENV)/bin
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+STAMP  := $(VENV)/.setup-done
+LOCKS  := requirements/cpu.txt requirements/dev.txt
+
+.PHONY: help setup quickstart test test-unit check format clean
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+setup: $(STAMP) ## install everything into .venv (quick when nothing changed)
+
+# Everything is pinned and --no-deps: the resolver would add torchvision and friends in builds
+# that break transformers on a CPU (docs/decisions/0001-lock-file.md).
+$(STAMP): $(LOCKS) pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+	  { echo "error: the lock file is for Python 3.11, and $(PYTHON) is another; run make PYTHON=/path/to/python3.11"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing about 3.5 GB of pinned packages into $(VENV) (two to three minutes) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(addprefix -r ,$(LOCKS))
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+quickstart: setup ## distil a teacher into a student on this machine, on real parts
+	@$(BIN)/python -m orchestration.run quickstart $(ARGS)
+
+test: setup ## run every test
+	@$(BIN)/python -m pytest $(ARGS)
+
+test-unit: setup ## run the tests that start no engine and no Ray
+	@$(BIN)/python -m pytest -m "not engine and not e2e" $(ARGS)
+
+check: setup ## format, lint, types, import arrows
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/pyright
+	@$(BIN)/lint-imports
+
+format: setup ## rewrite the code in the house format
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+clean: ## remove what runs and tools leave behind (not .venv)
+	@rm -rf runs .pytest_cache .ruff_cache .hypothesis build *.egg-info

@@ -1,0 +1,1 @@
+"""Plain classes that produce preference tuples: prompts, student sampler, teacher server."""

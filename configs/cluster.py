@@ -1,0 +1,43 @@
+"""Where the run executes: Ray, resources, time-outs."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from configs.base import Section
+
+
+class RoleResources(Section):
+    """What Ray reserves for one actor of a role."""
+
+    cpus: float = Field(0.5, ge=0)
+    """CPU share; a reservation, not a limit."""
+    gpus: float = Field(0.0, ge=0)
+    """GPU share."""
+    custom: dict[str, float] = {}
+    """Custom Ray resources, such as ``{"sampler": 1}``."""
+
+
+class ClusterConfig(Section):
+    """The cluster and its time-outs."""
+
+    address: str | None = None
+    """Ray address; None: the cluster that this process was submitted to, else a local one."""
+    local: bool = False
+    """Run every role in this process, without Ray: for debuggers and tests."""
+    local_cpus: int | None = Field(None, ge=1)
+    """Logical CPUs of a local Ray; None: the machine's cores."""
+    auth: Literal["token", "disabled"] | None = None
+    """Ray's token authentication; None: as the environment says, token for a local Ray."""
+    sampler: RoleResources = RoleResources()
+    """Resources of one student sampler."""
+    teacher: RoleResources = RoleResources()
+    """Resources of one teacher server."""
+    learner: RoleResources = RoleResources()
+    """Resources of one learner rank."""
+    start_timeout_seconds: float = Field(300.0, gt=0)
+    """Longest wait for an actor to come up."""
+    call_timeout_seconds: float = Field(600.0, gt=0)
+    """Longest wait for one answer of an actor."""
+    placement_timeout_seconds: float = Field(30.0, gt=0)
+    """Longest wait for resources that the cluster has but others use."""

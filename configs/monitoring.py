@@ -1,0 +1,18 @@
+"""How a run shows itself."""
+
+from pydantic import Field
+
+from configs.base import Section
+
+
+class MonitoringConfig(Section):
+    """Prometheus endpoint, logs, progress."""
+
+    host: str = "127.0.0.1"
+    """Address the exporter listens on; loopback unless said."""
+    port: int = Field(9108, ge=0, le=65535)
+    """Port of the exporter; 0: any free one. A port in use is replaced, with a warning."""
+    progress: bool = True
+    """Show progress: a live table on a terminal, plain lines elsewhere."""
+    log_every: int = Field(10, ge=1)
+    """Steps between plain progress lines."""

@@ -1,0 +1,110 @@
+"""RunConfig, the root of the configuration tree, and the rules that cross its sections."""
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from configs.base import Section
+from configs.cluster import ClusterConfig
+from configs.data import DataConfig
+from configs.evaluation import EvaluationConfig
+from configs.learner import LearnerConfig
+from configs.models import ModelSource
+from configs.monitoring import MonitoringConfig
+from configs.objective import DpkdConfig, ObjectiveConfig
+from configs.replay import ReplayConfig
+from configs.student import StudentConfig
+from configs.teacher import TeacherConfig
+
+
+class RunConfig(Section):
+    """Everything that determines a run."""
+
+    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Names the run folder, ``<output>/<name>``."""
+    seed: int = Field(0, ge=0)
+    """Seed of everything: data order, initialisation, sampling."""
+    output: Path = Path("runs")
+    """Folder that holds run folders."""
+    cache: Path = Path("~/.cache/dpkd")
+    """Folder of made models and teacher responses; shared by runs."""
+    overwrite: bool = True
+    """Replace an earlier run of this name; False: refuse."""
+    data: DataConfig = DataConfig()
+    """What is read."""
+    student: StudentConfig = StudentConfig()
+    """The model that learns."""
+    teacher: TeacherConfig = TeacherConfig()
+    """The model it learns from."""
+    objective: ObjectiveConfig = DpkdConfig()
+    """What is minimised."""
+    learner: LearnerConfig = LearnerConfig()
+    """How it is minimised."""
+    replay: ReplayConfig = ReplayConfig()
+    """What stands between sampling and learning."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """What is measured."""
+    cluster: ClusterConfig = ClusterConfig()
+    """Where it runs."""
+    monitoring: MonitoringConfig = MonitoringConfig()
+    """How it shows itself."""
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return self.output / self.name
+
+    @property
+    def uses_student(self) -> bool:
+        """Whether student responses are drawn for learning."""
+        return "student_response" in self.objective.needs
+
+    @property
+    def uses_teacher(self) -> bool:
+        """Whether the teacher answers or scores anything."""
+        return bool({"teacher_response", "teacher_logprobs"} & self.objective.needs)
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Self:
+        _check_source("student", self.student)
+        if self.uses_teacher:
+            _check_source("teacher", self.teacher)
+            _check_both_made(self.student, self.teacher)
+        if self.learner.batch_size % self.learner.ranks:
+            raise ValueError(
+                f"learner.batch_size ({self.learner.batch_size}) must be a multiple of "
+                f"learner.ranks ({self.learner.ranks})"
+            )
+        if self.replay.max_tuples < self.learner.batch_size:
+            raise ValueError(
+                f"replay.max_tuples ({self.replay.max_tuples}) must hold at least one batch: "
+                f"learner.batch_size is {self.learner.batch_size}"
+            )
+        return self
+
+
+def _check_source(role: str, source: ModelSource) -> None:
+    if (source.model is None) == (source.make is None):
+        state = "both" if source.model else "neither"
+        raise ValueError(
+            f"exactly one of {role}.model and {role}.make must be set, and {state} is; "
+            f"set {role}.model=FOLDER, with {role}.make=null where the recipe makes one"
+        )
+    if source.make and source.warm_start is None:
+        raise ValueError(
+            f"{role}.make gives a random model, which needs {role}.warm_start to be trained"
+        )
+    if source.make and source.make.hidden_size % source.make.heads:
+        raise ValueError(
+            f"{role}.make.heads ({source.make.heads}) must divide "
+            f"{role}.make.hidden_size ({source.make.hidden_size})"
+        )
+
+
+def _check_both_made(student: ModelSource, teacher: ModelSource) -> None:
+    if student.make is None and teacher.make is not None:
+        raise ValueError(
+            "teacher.make with student.model: a made teacher gets a tokenizer of its own, which "
+            "the student's cannot equal; set teacher.model too"
+        )

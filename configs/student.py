@@ -1,0 +1,25 @@
+"""The student and the samplers that draw its responses."""
+
+from pydantic import Field
+
+from configs.models import ModelSource
+from configs.sampling import Sampling
+
+
+class StudentConfig(ModelSource):
+    """The small model that learns, and how its responses y_s are drawn."""
+
+    replicas: int = Field(1, ge=1)
+    """Number of sampler actors."""
+    batch_size: int = Field(32, ge=1)
+    """Prompts per call of ``generate``; a weight push waits for one call at most."""
+    sampling: Sampling = Sampling()
+    """How y_s is drawn. DPKD draws at temperature 1 (paper, Algorithm 1)."""
+    max_model_len: int | None = Field(None, ge=8)
+    """Context of the engine in tokens; None: the model's own."""
+    kv_cache_gib: float = Field(0.5, gt=0)
+    """Memory of the engine's key-value cache on a CPU, GiB."""
+    gpu_memory_utilization: float = Field(0.4, gt=0, le=1)
+    """Share of a GPU's memory that the engine may take."""
+    tensor_parallel: int = Field(1, ge=1)
+    """GPUs per sampler replica."""

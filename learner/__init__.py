@@ -1,0 +1,1 @@
+"""Consumes preference tuples: objectives, log-probabilities, the step, the DeepSpeed engine."""

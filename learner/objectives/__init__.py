@@ -1,0 +1,1 @@
+"""Pure functions on tensors: log-probabilities in, (loss, statistics) out. torch only."""
