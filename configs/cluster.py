@@ -14,7 +14,7 @@ class RoleResources(Section):
     """CPU share; a reservation, not a limit."""
     gpus: float = Field(0.0, ge=0)
     """GPU share."""
-    custom: dict[str, float] = {}
+    custom: dict[str, float] = Field(default_factory=dict)
     """Custom Ray resources, such as ``{"sampler": 1}``."""
 
 

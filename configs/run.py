@@ -1,7 +1,7 @@
 """RunConfig, the root of the configuration tree, and the rules that cross its sections."""
 
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -29,8 +29,9 @@ class RunConfig(Section):
     """Folder that holds run folders."""
     cache: Path = Path("~/.cache/dpkd")
     """Folder of made models and teacher responses; shared by runs."""
-    overwrite: bool = True
-    """Replace an earlier run of this name; False: refuse."""
+    existing: Literal["keep", "replace", "refuse"] = "keep"
+    """What becomes of an earlier run of this name: kept as ``<name>.1``, ``<name>.2``, ...;
+    deleted; or a reason to refuse."""
     data: DataConfig = DataConfig()
     """What is read."""
     student: StudentConfig = StudentConfig()

@@ -194,6 +194,8 @@ class WeightProof:
     """Largest absolute difference over the probe's log-probabilities, in nats."""
     seconds: float
     """How long generation was paused for the load."""
+    nbytes: int
+    """Bytes of weights received."""
 
 
 def _check_ids(name: str, ids: np.ndarray, *, at_least: int) -> None:

@@ -1,0 +1,342 @@
+"""One vLLM engine in this process: token ids in; token ids and log-probabilities out.
+
+vLLM is imported when an engine is built and not before: importing this module is cheap. Several
+engines can live in one process, also beside DeepSpeed; ``_start`` says what that takes.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from actors.model_folder import model_folder
+from actors.vllm_environment import vllm_environment
+from configs.errors import DataError, DependencyError, WeightSyncError
+from configs.sampling import Sampling
+from configs.student import WeightTransfer
+from configs.wire import Response, WeightManifest
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+    from vllm import LLM, RequestOutput, SamplingParams
+
+
+class VllmEngine:
+    """Draws and scores responses, and takes new weights when ``receives_weights`` is set.
+
+    Raises DependencyError, before vLLM starts, when ``model`` is no complete model.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        dtype: str,
+        seed: int,
+        max_model_len: int | None,
+        trust_remote_code: bool = False,
+        revision: str | None = None,
+        gpu_memory_utilization: float = 0.4,
+        tensor_parallel: int = 1,
+        receives_weights: bool = False,
+        weight_transfer: WeightTransfer = "auto",
+        exit_on_death: bool = False,
+    ) -> None:
+        folder = str(model_folder(model, revision=revision))
+        self._hf_config, self._stop_ids = _describe(folder, trust_remote_code)
+        self._exit_on_death = exit_on_death
+        self._alive = True
+        self.weight_transfer = transport(weight_transfer) if receives_weights else None
+        """``object_store``, ``nccl`` or ``ipc``; None: this engine takes no weights."""
+        self._llm: LLM | None = _start(
+            model=folder,
+            skip_tokenizer_init=True,
+            generation_config="vllm",
+            dtype=dtype,
+            seed=seed,
+            max_model_len=max_model_len,
+            trust_remote_code=trust_remote_code,
+            gpu_memory_utilization=gpu_memory_utilization,
+            tensor_parallel_size=tensor_parallel,
+            transport=self.weight_transfer,
+        )
+        self.max_model_len: int = self._llm.llm_engine.model_config.max_model_len
+        """Longest prompt plus response, in tokens."""
+        self.vocab_size: int = self._hf_config.vocab_size
+        """Token ids are below this."""
+        if self.weight_transfer == "object_store":
+            self.transfer("init_weight_transfer_engine", {"init_info": {}})
+
+    def generate(
+        self, prompts: Sequence[np.ndarray], *, sampling: Sampling, seeds: Sequence[int]
+    ) -> list[Response]:
+        """Draw one response for each (P,) int32 prompt; ``behaviour_logprobs_T`` is set.
+
+        A response depends on weights, prompt, sampling and its seed alone, bit for bit, not on
+        what else is in the batch (tested on a CPU with one thread, float32). It ends with the
+        model's end-of-sequence token, at ``max_new_tokens``, or where the context ends.
+        Raises DataError for a prompt that leaves no room for a response.
+        """
+        from vllm import SamplingParams
+
+        parameters = [
+            SamplingParams(
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                max_tokens=sampling.max_new_tokens,
+                seed=seed,
+                stop_token_ids=self._stop_ids,
+                logprobs=0,
+                detokenize=False,
+            )
+            for seed in seeds
+        ]
+        return [_response(output) for output in self._run(prompts, parameters)]
+
+    def prompt_logprobs(self, sequences: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Return (L-1,) float32, log p(ids[i+1] | ids[:i+1]), for each (L,) int32 sequence, L >= 2.
+
+        The last id is not part of the prompt: it is *generated*, as the only one allowed. So a
+        sequence may fill the context. Raw log-probabilities do not see that constraint.
+        """
+        from vllm import SamplingParams
+
+        parameters = [
+            SamplingParams(
+                temperature=0.0,
+                max_tokens=1,
+                allowed_token_ids=[int(ids[-1])],
+                logprobs=0,
+                prompt_logprobs=0,
+                detokenize=False,
+            )
+            for ids in sequences
+        ]
+        outputs = self._run([ids[:-1] for ids in sequences], parameters)
+        return [_sequence_logprobs(output) for output in outputs]
+
+    def warm_up(self) -> None:
+        """Generate once, so that the first real call does not pay for set-up."""
+        sampling = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=1)
+        self.generate([np.zeros(1, np.int32)], sampling=sampling, seeds=[0])
+
+    def load_weights(self, manifest: WeightManifest, buffer: np.ndarray) -> None:
+        """Load one push through the object store; raises WeightSyncError when it does not fit."""
+        if self.weight_transfer != "object_store":
+            raise WeightSyncError(
+                f"this sampler takes weights by {self.weight_transfer}, not as a buffer; set "
+                "student.weight_transfer=object_store"
+            )
+        update = {"tensors": manifest.tensors, "buffer": buffer}
+        try:
+            self.transfer("start_weight_update")
+            self.transfer("update_weights", {"update_info": update})
+            self.transfer("finish_weight_update")
+        except (ValueError, KeyError, AssertionError, RuntimeError) as error:
+            if isinstance(error, WeightSyncError):
+                raise
+            raise WeightSyncError(
+                f"the sampler's model refused weight push {manifest.version}: {error!r}"
+            ) from error
+
+    def transfer(self, phase: str, payload: dict[str, Any] | None = None) -> None:
+        """Make one call of vLLM's weight-transfer protocol on every worker of the engine.
+
+        ``phase`` is one of ``init_weight_transfer_engine`` (payload ``init_info``),
+        ``start_weight_update``, ``update_weights`` (payload ``update_info``) and
+        ``finish_weight_update``, after which nothing computed with old weights is kept.
+        """
+        llm = self._running()
+        llm.collective_rpc(phase, kwargs=payload)
+        if phase == "finish_weight_update":
+            llm.reset_prefix_cache()
+
+    def expected_tensors(self) -> dict[str, tuple[int, ...]]:
+        """Return name and shape of every tensor of the model's ``state_dict()``."""
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(self._hf_config)
+        return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+    def close(self) -> None:
+        """End the engine and free its memory; safe to call twice."""
+        if self._llm is not None:
+            self._llm.llm_engine.engine_core.shutdown()
+            self._llm = None
+
+    def _run(
+        self, prompts: Sequence[np.ndarray], parameters: "list[SamplingParams]"
+    ) -> "list[RequestOutput]":
+        for index, ids in enumerate(prompts):
+            self._check(index, ids)
+        if not prompts:
+            return []
+        llm = self._running()
+        self._alive = False  # stays so when generate raises: its requests are still queued
+        try:
+            outputs = llm.generate(
+                [{"prompt_token_ids": ids.tolist()} for ids in prompts],
+                parameters,
+                use_tqdm=False,
+            )
+            self._alive = True
+        finally:
+            if not self._alive and self._exit_on_death:
+                # Only a process that ends is restarted by Ray.
+                traceback.print_exc()
+                sys.stderr.flush()
+                os._exit(1)
+        return outputs
+
+    def _running(self) -> "LLM":
+        if self._llm is None or not self._alive:
+            raise RuntimeError("the vLLM engine is closed or has failed; build a new one")
+        return self._llm
+
+    def _check(self, index: int, ids: np.ndarray) -> None:
+        if not 1 <= len(ids) < self.max_model_len:
+            raise DataError(
+                f"prompt {index} of the batch has {len(ids)} tokens; it needs at least one, and "
+                f"room for one more in the context of {self.max_model_len}"
+            )
+        if ids.min() < 0 or ids.max() >= self.vocab_size:
+            raise DataError(
+                f"prompt {index} of the batch has token ids from {ids.min()} to {ids.max()}, "
+                f"and the model a vocabulary of {self.vocab_size}; use the model's tokenizer"
+            )
+
+
+def transport(wanted: WeightTransfer) -> str:
+    """Return how weights reach an engine on this machine's device.
+
+    ``nccl`` (packed broadcast between GPUs) and ``ipc`` (learner and sampler share a GPU) are
+    vLLM's own, driven from the learner by ``learner.weights.open_cuda_sender``. That path follows
+    vLLM's documented protocol and has not been run on a GPU.
+    """
+    if wanted != "auto":
+        return wanted
+    import torch
+
+    return "nccl" if torch.cuda.is_available() else "object_store"
+
+
+def _describe(folder: str, trust_remote_code: bool) -> "tuple[PretrainedConfig, list[int]]":
+    """Return the model's configuration and the ids that end a response."""
+    from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise DependencyError(f"model folder {folder}: config.json is unusable: {reason}") from None
+    config = config.get_text_config()
+    try:
+        ends = GenerationConfig.from_pretrained(folder).eos_token_id
+    except OSError:
+        ends = None
+    if ends is None:
+        ends = getattr(config, "eos_token_id", None)
+    if ends is None:
+        ends = _tokenizer_end(AutoTokenizer, folder, trust_remote_code)
+    stop_ids = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    if any(not 0 <= i < config.vocab_size for i in stop_ids):
+        raise DependencyError(
+            f"model folder {folder}: eos_token_id {stop_ids} is outside its vocabulary of "
+            f"{config.vocab_size}, so no response would ever end; mend config.json"
+        )
+    return config, stop_ids
+
+
+def _tokenizer_end(auto_tokenizer: Any, folder: str, trust_remote_code: bool) -> int | None:
+    try:
+        tokenizer = auto_tokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError):
+        return None  # a model without tokenizer: responses end by length
+    return tokenizer.eos_token_id
+
+
+def _start(*, transport: str | None, **options: Any) -> "LLM":
+    """Start vLLM in this process, which may already hold other engines and a process group.
+
+    An existing torch.distributed group of one rank (DeepSpeed's, or another engine's) is reused
+    by vLLM, and DeepSpeed reuses vLLM's: the order does not matter.
+    """
+    for name, value in vllm_environment(threads=1, kv_cache_gib=1).items():
+        os.environ.setdefault(name, value)
+    import torch
+
+    on_cpu = not torch.cuda.is_available()
+    if on_cpu:
+        # Two small sampling kernels are all that vLLM would compile on a CPU in eager mode:
+        # up to a minute in a fresh process, for no speed that could be measured.
+        import torch._dynamo
+
+        torch._dynamo.config.disable = True
+    set_num_threads = torch.set_num_threads
+    from vllm import LLM
+
+    _keep_shared_state()
+    if transport is not None:
+        from actors.weight_transfer import register
+
+        register()
+    llm = LLM(
+        **options,
+        weight_transfer_config=transport and {"backend": transport},
+        enforce_eager=on_cpu,
+        logprobs_mode="raw_logprobs",
+        # A seeded request whose prompt is cut into chunks crashes vLLM 0.32 on a CPU ("CPU
+        # Generator does not use offset").
+        enable_chunked_prefill=not on_cpu,
+        disable_log_stats=True,
+    )
+    torch.set_num_threads = set_num_threads  # vLLM's CPU worker makes it a no-op
+    return llm
+
+
+def _keep_shared_state() -> None:
+    """Let a closing engine leave torch.distributed alone: others in the process may use it.
+
+    vLLM's engine, on shutdown, destroys the default process group, whoever made it. It goes with
+    the process.
+    """
+    import gc
+
+    from vllm.v1.engine import core
+
+    release: Callable[[], Any] = gc.collect
+    core.cleanup_dist_env_and_memory = release
+
+
+def _response(output: "RequestOutput") -> Response:
+    completion = output.outputs[0]
+    assert completion.logprobs is not None
+    if completion.finish_reason not in ("stop", "length"):
+        raise RuntimeError(f"vLLM ended a request with {completion.finish_reason!r}")
+    logprobs = [
+        at_position[token].logprob
+        for token, at_position in zip(completion.token_ids, completion.logprobs, strict=True)
+    ]
+    return Response(
+        ids_T=np.array(completion.token_ids, np.int32),
+        finish_reason=completion.finish_reason,
+        behaviour_logprobs_T=np.array(logprobs, np.float32),
+    )
+
+
+def _sequence_logprobs(output: "RequestOutput") -> np.ndarray:
+    assert output.prompt_token_ids is not None and output.prompt_logprobs is not None
+    completion = output.outputs[0]
+    assert completion.logprobs is not None
+    ids = [*output.prompt_token_ids[1:], *completion.token_ids]
+    positions = [*output.prompt_logprobs[1:], *completion.logprobs]
+    # By token id: a position holds the most likely token too.
+    return np.array(
+        [at[token].logprob for token, at in zip(ids, positions, strict=True) if at is not None],
+        np.float32,
+    )

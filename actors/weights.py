@@ -1,0 +1,123 @@
+"""The receiving half of a weight push: what is checked before and after a load.
+
+A push is one flat byte buffer and a ``WeightManifest``. It counts only when all of this holds:
+the bytes are those that were sent, the tensors are those that the model has (the output head
+included, also where it is tied to the embedding), the version is not an older one, and the
+engine then computes the learner's log-probabilities. The sending half is ``learner/weights.py``.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from configs.errors import WeightSyncError
+from configs.wire import TensorSpec, WeightManifest
+
+ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
+"""Bytes of one value of every dtype that travels."""
+
+
+def checksum(buffer: np.ndarray) -> str:
+    """Return 32 hexadecimal digits (blake2b) over a contiguous uint8 buffer."""
+    return hashlib.blake2b(buffer.data, digest_size=16).hexdigest()
+
+
+def check_version(manifest: WeightManifest, *, held: int) -> None:
+    """Raise WeightSyncError when the push is older than version ``held``.
+
+    The same version may be pushed again: a retry changes nothing.
+    """
+    if manifest.version < held:
+        raise WeightSyncError(
+            f"weight push has version {manifest.version}, older than version {held} in the "
+            "sampler; restart the samplers when the learner goes back to an earlier step"
+        )
+
+
+def check_tensors(manifest: WeightManifest, expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise WeightSyncError unless the push has exactly the tensors and shapes ``expected``.
+
+    A tied output head is expected under its own name too: an engine may hold a copy of it, and
+    would go on with the old one.
+    """
+    sent = {spec.name: tuple(spec.shape) for spec in manifest.tensors}
+    if len(sent) != len(manifest.tensors):
+        raise WeightSyncError(f"{_push(manifest)} names a tensor twice")
+    for name in sorted(expected.keys() - sent.keys()):
+        raise WeightSyncError(
+            f"{_push(manifest)} lacks tensor {name}; send the whole state_dict(), in which a "
+            "tied output head has a name of its own"
+        )
+    for name in sorted(sent.keys() - expected.keys()):
+        raise WeightSyncError(
+            f"{_push(manifest)} has tensor {name}, which the sampler's model has not; "
+            "learner and sampler must be made from the same configuration"
+        )
+    for name, shape in expected.items():
+        if sent[name] != tuple(shape):
+            raise WeightSyncError(
+                f"{_push(manifest)} has {name} with shape {sent[name]}, and the sampler's "
+                f"model with {tuple(shape)}; both must be made from the same configuration"
+            )
+
+
+def check_transport(manifest: WeightManifest, buffer: np.ndarray) -> None:
+    """Raise WeightSyncError unless ``buffer`` holds the manifest's bytes."""
+    if buffer.dtype != np.uint8 or buffer.ndim != 1 or not buffer.flags.c_contiguous:
+        raise WeightSyncError(
+            f"{_push(manifest)} came as {buffer.dtype} of shape {buffer.shape}, "
+            "not as one flat byte buffer; send what flatten_weights returns"
+        )
+    for spec in manifest.tensors:
+        if spec.dtype not in ITEMSIZE:
+            raise WeightSyncError(
+                f"{_push(manifest)} has {spec.name} as {spec.dtype}; "
+                f"only {', '.join(ITEMSIZE)} travel"
+            )
+    named = sum(_nbytes(spec) for spec in manifest.tensors)
+    if not buffer.nbytes == manifest.nbytes == named:
+        raise WeightSyncError(
+            f"{_push(manifest)} came with {buffer.nbytes} bytes, its manifest says "
+            f"{manifest.nbytes} and its tensors take {named}; push again"
+        )
+    received = checksum(buffer)
+    if received != manifest.checksum:
+        raise WeightSyncError(
+            f"{_push(manifest)} was damaged on its way: checksum {received}, "
+            f"sent as {manifest.checksum}; push again"
+        )
+
+
+def check_probe(manifest: WeightManifest, logprobs: np.ndarray) -> float:
+    """Return the largest difference, nats, between the learner's probe and ``logprobs``.
+
+    Raises WeightSyncError when it exceeds ``probe_tolerance``: then some layer holds other
+    weights than the learner.
+    """
+    difference = float(np.abs(logprobs - manifest.probe_logprobs[: len(logprobs)]).max())
+    if math.isnan(difference) or difference > manifest.probe_tolerance:
+        raise WeightSyncError(
+            f"{_push(manifest)} is not proved: sampler and learner differ by {difference:.3g} "
+            f"nats on the probe, more than {manifest.probe_tolerance:.3g}; a layer holds other "
+            "weights (a stale output head?), or the two compute in different precision"
+        )
+    return difference
+
+
+def byte_ranges(tensors: Sequence[TensorSpec]) -> Iterator[tuple[TensorSpec, slice]]:
+    """Yield with every tensor where its bytes are: one after the other, without gaps."""
+    start = 0
+    for spec in tensors:
+        stop = start + _nbytes(spec)
+        yield spec, slice(start, stop)
+        start = stop
+
+
+def _nbytes(spec: TensorSpec) -> int:
+    return math.prod(spec.shape) * ITEMSIZE[spec.dtype]
+
+
+def _push(manifest: WeightManifest) -> str:
+    return f"weight push of version {manifest.version}"

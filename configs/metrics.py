@@ -1,0 +1,285 @@
+"""The catalogue: every number that a run exports, declared once.
+
+The exporter, the dashboard, the alerts, `docs/metrics.md` and their tests read it. A
+metric's exported name is ``dpkd_<key>[_<unit>][_total]``; `python -m configs.metrics`
+prints the table.
+"""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Kind = Literal["counter", "gauge", "histogram", "info"]
+Reduce = Literal["mean", "sum", "max", "last"]
+"""How values of several micro-batches, ranks, replicas or steps become one."""
+
+ROLES = ("sampler", "teacher", "learner")
+DROP_REASONS = ("stale", "invalid_input", "too_long", "teacher_failed", "nonfinite", "poison")
+_SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """One metric. Made here only; read by everything that shows or checks numbers."""
+
+    key: str
+    """Short name: how code and `metrics.jsonl` call it."""
+    kind: Kind
+    help: str
+    unit: str = ""
+    """Base unit, the suffix of the name; empty: a pure number."""
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Label → its possible values; an empty tuple: known at run time only, and few."""
+    reduce: Reduce = "last"
+    buckets: tuple[float, ...] = ()
+    """Upper bounds of a histogram, ascending, without infinity."""
+
+    @property
+    def name(self) -> str:
+        """The name in Prometheus."""
+        suffix = f"_{self.unit}" if self.unit and not self.key.endswith(self.unit) else ""
+        kind = {"counter": "_total", "info": "_info"}.get(self.kind, "")
+        return f"dpkd_{self.key}{suffix}{kind}"
+
+
+def _gauge(
+    key: str,
+    text: str,
+    *,
+    unit: str = "",
+    reduce: Reduce = "mean",
+    labels: Mapping[str, tuple[str, ...]] | None = None,
+) -> Metric:
+    return Metric(
+        key=key, kind="gauge", help=text, unit=unit, reduce=reduce, labels=dict(labels or {})
+    )
+
+
+def _counter(
+    key: str, text: str, *, unit: str = "", labels: Mapping[str, tuple[str, ...]] | None = None
+) -> Metric:
+    return Metric(
+        key=key, kind="counter", help=text, unit=unit, reduce="sum", labels=dict(labels or {})
+    )
+
+
+def _duration(key: str, text: str) -> Metric:
+    return Metric(
+        key=key, kind="histogram", help=text, unit="seconds", reduce="sum", buckets=_SECONDS
+    )
+
+
+_OBJECTIVE = (
+    _gauge("loss", "Total loss of the step: the preference or SFT loss plus the weighted LM loss."),
+    _gauge("loss_preference", "DPKD's preference loss (Eq 8 or 9)."),
+    _gauge("loss_sft", "Mean negative log-likelihood of the gold responses, nats per token."),
+    _gauge("loss_lm", "Language-model loss on the corpus, unweighted, nats per token."),
+    _gauge("reward_teacher", "Implicit reward beta(log q - log p) of the teacher responses y_t."),
+    _gauge("reward_student", "Implicit reward beta(log q - log p) of the student responses y_s."),
+    _gauge(
+        "reward_margin",
+        "Implicit reward of y_t minus that of y_s. A rising margin is not 'better' by itself: "
+        "on fresh pairs its expectation is -beta(KL(p||q) + KL(q||p)), never positive, and "
+        "zero only where student and teacher agree (docs/math.md, identity 11).",
+    ),
+    _gauge(
+        "preference_accuracy",
+        "Share of pairs whose implicit reward is higher for y_t than for y_s.",
+        unit="ratio",
+    ),
+    _gauge(
+        "reverse_kl_k1",
+        "KL(q||p) per sequence on y_s, estimator k1 = log q/p: unbiased, any sign.",
+        unit="nats",
+    ),
+    _gauge(
+        "reverse_kl_k3",
+        "KL(q||p) per sequence on y_s, estimator k3 = p/q - 1 - log p/q by token: never negative.",
+        unit="nats",
+    ),
+    _gauge("reverse_kl_per_token", "k1 summed over y_s, divided by their tokens.", unit="nats"),
+    _gauge("reverse_kl_first_token", "Exact KL(q||p) of the first response token.", unit="nats"),
+    _gauge("forward_kl_first_token", "Exact KL(p||q) of the first response token.", unit="nats"),
+    _gauge(
+        "response_length",
+        "Mean length of the batch's responses.",
+        unit="tokens",
+        labels={"role": ("teacher", "student")},
+    ),
+)
+
+_LEARNING = (
+    _gauge("step", "Optimizer steps made.", reduce="last"),
+    _gauge("epoch", "Pass over the data that the newest consumed prompt is of.", reduce="last"),
+    _gauge("learning_rate", "Learning rate of the step.", reduce="last"),
+    _gauge("grad_norm", "Gradient norm before clipping.", reduce="last"),
+    _counter("pairs", "Pairs learned from."),
+    _counter("tokens", "Response tokens drawn, scored or learned from.", labels={"role": ROLES}),
+    _counter("nonfinite", "NaN or infinite values seen in any metric or batch.", unit="values"),
+    _counter("skipped_steps", "Steps given up before the optimizer, their loss not finite."),
+)
+
+_VERSIONS = (
+    _gauge(
+        "weight_version",
+        "Learner step whose weights the role holds.",
+        reduce="last",
+        labels={"role": ("sampler", "learner")},
+    ),
+    Metric(
+        key="policy_lag",
+        kind="histogram",
+        help="Learner steps between drawing a response and learning from it.",
+        unit="steps",
+        reduce="sum",
+        buckets=(0, 1, 2, 4, 8, 16, 32, 64),
+    ),
+    _gauge("policy_lag_mean", "Mean policy lag of the newest batch, in steps."),
+    _gauge("policy_lag_max", "Largest policy lag of the newest batch, in steps.", reduce="max"),
+    _gauge("policy_lag_limit", "replay.max_policy_lag, in steps.", reduce="last"),
+    _gauge(
+        "logprob_drift",
+        "Largest |log q by the sampler - log q by the learner| over the batch's y_s; at policy "
+        "lag 0 it is the disagreement of two engines on the same weights.",
+        unit="nats",
+        reduce="max",
+    ),
+    _gauge(
+        "weight_probe_difference",
+        "Largest disagreement over the probe sequence at the newest weight push.",
+        unit="nats",
+        reduce="max",
+    ),
+    _counter("weight_sync", "Bytes of weights pushed.", unit="bytes"),
+)
+
+_QUEUE = (
+    _counter(
+        "tuples",
+        "Uses of prompts that reached a state.",
+        labels={"state": ("issued", "consumed", "redrawn", "duplicate", "late")},
+    ),
+    _counter(
+        "dropped",
+        "Uses of prompts given up, by reason.",
+        unit="tuples",
+        labels={"reason": DROP_REASONS},
+    ),
+    _gauge(
+        "queue_depth",
+        "Tuples in the replay queue.",
+        unit="tuples",
+        reduce="last",
+        labels={"state": ("queued", "leased", "stale", "redrawing")},
+    ),
+    _gauge("queue_capacity", "replay.max_tuples.", unit="tuples", reduce="last"),
+    _gauge("queue", "Bytes held by the replay queue.", unit="bytes", reduce="last"),
+    _gauge("queue_waiting_puts", "Producers that wait for room in the queue.", reduce="last"),
+    _counter("expired_leases", "Leases delivered again because no ack came in time."),
+)
+
+_TIME = (
+    _counter("busy", "Time a role spent working.", unit="seconds", labels={"role": ROLES}),
+    _counter("idle", "Time a role spent waiting.", unit="seconds", labels={"role": ROLES}),
+    _duration("sampling_seconds", "Drawing one batch of student responses."),
+    _duration("scoring_seconds", "Answering and scoring one batch by the teacher."),
+    _duration("step_seconds", "One step, from one acknowledged batch to the next."),
+    _duration("sync_seconds", "One weight push, from asking the learner to the last proof."),
+    _duration("checkpoint_seconds", "Writing one checkpoint."),
+    _gauge(
+        "checkpoint_timestamp", "Unix time of the newest checkpoint.", unit="seconds", reduce="last"
+    ),
+)
+
+_SERVICE = (
+    _counter("teacher_cache_hits", "Teacher responses read from the cache."),
+    _counter("teacher_cache_misses", "Teacher responses that had to be made."),
+    _counter("teacher_errors", "Calls of the teacher that failed."),
+    _counter("restarts", "Restarts of a role's actors.", labels={"role": ROLES}),
+    _gauge(
+        "evaluation_score",
+        "Quality on the validation rows; the score label names what is measured, and its unit.",
+        reduce="last",
+        labels={"score": (), "model": ("student", "teacher")},
+    ),
+    Metric(
+        key="build",
+        kind="info",
+        help="Versions of the software; the value is always 1.",
+        labels=dict.fromkeys(("version", "python", "ray", "torch", "vllm", "deepspeed"), ()),
+    ),
+)
+
+METRICS: tuple[Metric, ...] = _OBJECTIVE + _LEARNING + _VERSIONS + _QUEUE + _TIME + _SERVICE
+"""The catalogue, in the order of the table."""
+
+CATALOGUE: Mapping[str, Metric] = {metric.key: metric for metric in METRICS}
+"""The same by key."""
+
+Series = tuple[str, Mapping[str, str]]
+"""A metric's key, and its labels."""
+
+STATISTICS: Mapping[str, Series] = {
+    "tokens": ("tokens", {"role": "learner"}),
+    "response_length_teacher": ("response_length", {"role": "teacher"}),
+    "response_length_student": ("response_length", {"role": "student"}),
+    "seconds": ("step_seconds", {}),
+    "lag": ("policy_lag_max", {}),
+}
+"""Where a step's statistics go whose key is not simply a metric's."""
+
+QUEUE_STATISTICS: Mapping[str, Series] = {
+    "depth": ("queue_depth", {"state": "queued"}),
+    "leased": ("queue_depth", {"state": "leased"}),
+    "stale": ("queue_depth", {"state": "stale"}),
+    "redrawing": ("queue_depth", {"state": "redrawing"}),
+    "bytes": ("queue", {}),
+    "waiting_puts": ("queue_waiting_puts", {}),
+    "duplicates": ("tuples", {"state": "duplicate"}),
+    "late": ("tuples", {"state": "late"}),
+    "stale_found": ("tuples", {"state": "redrawn"}),
+    "expired": ("expired_leases", {}),
+}
+"""Where the replay queue's statistics go; its other keys stay in `metrics.jsonl`."""
+
+
+def series_of(statistic: str) -> Series:
+    """Return the series that a step's statistic feeds. Raises KeyError for an unknown one."""
+    if statistic in STATISTICS:
+        return STATISTICS[statistic]
+    if statistic not in CATALOGUE:
+        raise KeyError(f"statistic {statistic!r} is not in the catalogue, configs/metrics.py")
+    return statistic, {}
+
+
+def markdown_table() -> str:
+    """Return `docs/metrics.md`."""
+    rows = [
+        "| metric | type | labels | reduces by | meaning |",
+        "|---|---|---|---|---|",
+        *(
+            f"| `{metric.name}` | {metric.kind} | {_label_cell(metric)} | {metric.reduce} "
+            f"| {metric.help.replace('|', '&#124;')} |"
+            for metric in METRICS
+        ),
+    ]
+    return _INTRODUCTION + "\n".join(rows) + "\n"
+
+
+def _label_cell(metric: Metric) -> str:
+    cells = [f"`{label}`: {', '.join(v) or '…'}" for label, v in metric.labels.items()]
+    return "; ".join(cells)
+
+
+_INTRODUCTION = """# Metrics
+
+Written by `python -m configs.metrics > docs/metrics.md` from the catalogue,
+`configs/metrics.py`; a test compares the two. A gauge has no sample before it is first
+measured, and stays NaN when NaN was measured; `dpkd_nonfinite_values_total` counts those.
+`reduces by` says how values of several micro-batches, ranks or replicas become one.
+
+"""
+
+if __name__ == "__main__":
+    sys.stdout.write(markdown_table())

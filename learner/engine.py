@@ -1,0 +1,189 @@
+"""The DeepSpeed engine: the only file that imports deepspeed.
+
+Gradients of all micro-batches accumulate without any scaling of DeepSpeed's, because the
+step's loss is already normalised over the whole batch; DeepSpeed averages gradients over
+ranks, so each rank's share is multiplied by the number of ranks.
+"""
+
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import deepspeed
+import torch
+import torch.distributed as dist
+from deepspeed.runtime.fp16.loss_scaler import LossScaler
+from deepspeed.runtime.zero.config import ZeroStageEnum
+from deepspeed.runtime.zero.partition_parameters import GatheredParameters
+from torch import Tensor, nn
+
+from configs.learner import LearnerConfig
+from learner.batch import MicroBatch
+from learner.checkpoint import SafeCheckpointEngine
+from learner.logprobs import ResponseScorer
+
+_PERSISTENT_PARAMETERS = 10_000
+"""ZeRO-3 keeps parameters with fewer elements on every rank: norms and biases."""
+
+_STATE = [ZeroStageEnum, LossScaler]
+"""The classes of DeepSpeed's, beside tensors and plain values, in a checkpoint of its."""
+
+
+class DeepSpeedEngine:
+    """A ``ResponseScorer`` under DeepSpeed: forward, backward, step, whole weights."""
+
+    def __init__(self, scorer: ResponseScorer, config: LearnerConfig) -> None:
+        """Shard and optimise ``scorer``; torch.distributed is up already (collective)."""
+        self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
+        self.config = config
+        logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+        engine, _, _, _ = deepspeed.initialize(
+            model=scorer,
+            optimizer=_adamw(scorer, config),
+            lr_scheduler=lambda optimizer: _schedule(optimizer, config),
+            config=_deepspeed_config(config, self.world_size),
+            dist_init_required=False,
+        )
+        self._engine: Any = engine
+        self._engine.checkpoint_engine = SafeCheckpointEngine(engine.checkpoint_engine, _STATE)
+        self.scorer = scorer
+        self.device = torch.device(engine.device)
+        self._nonfinite = torch.zeros((), dtype=torch.bool, device=self.device)
+        self._watch_gradients()
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps made so far."""
+        return self._engine.global_steps
+
+    @property
+    def learning_rate(self) -> float:
+        """Learning rate of the next optimizer step."""
+        return self._engine.get_lr()[0]
+
+    def score(self, batch: MicroBatch) -> tuple[Tensor, Tensor | None]:
+        """Return (N,) log q of the response tokens and, where asked, (B, V) log q(. | x)."""
+        return self._engine(batch.input_ids_RL, batch.positions_N, batch.first_positions_B)
+
+    def backward(self, loss: Tensor, *, last: bool) -> None:
+        """Add the gradient of this rank's share of the loss; reduce over ranks at ``last``."""
+        self._engine.set_gradient_accumulation_boundary(last)
+        self._engine.backward(loss * self.world_size, scale_wrt_gas=False)
+
+    def gradients_are_finite(self) -> bool:
+        """Return whether every gradient since the last step was finite, on every rank."""
+        return not self.all_reduce(self._nonfinite.double()[None], maximum=True).item()
+
+    def optimizer_step(self) -> float:
+        """Clip, update the parameters once, and return the gradient norm before clipping."""
+        norm = None
+        if not self._engine.zero_optimization() and self.config.dtype == "float32":
+            parameters = self.scorer.parameters()
+            norm = nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm)
+        self._engine.step()
+        return float(self._engine.get_global_grad_norm() if norm is None else norm)
+
+    def all_reduce(self, values: Tensor, *, maximum: bool = False) -> Tensor:
+        """Sum (or take the maximum of) a vector over ranks."""
+        if self.world_size > 1:
+            dist.all_reduce(values, dist.ReduceOp.MAX if maximum else dist.ReduceOp.SUM)
+        return values
+
+    def full_state_dict(self) -> dict[str, Tensor] | None:
+        """Return the model's whole weights by Hugging Face name, on rank 0; None elsewhere.
+
+        Collective under ZeRO-3, which gathers one parameter at a time. A tied output head is
+        listed under its own name too, sharing the embedding's tensor. Otherwise the tensors
+        are the live ones: copy them before the next step.
+        """
+        gathered: dict[int, Tensor] = {}
+        state = {}
+        for name, tensor in self.scorer.model.state_dict(keep_vars=True).items():
+            if id(tensor) not in gathered:
+                gathered[id(tensor)] = self._whole(tensor)
+            state[name] = gathered[id(tensor)]
+        return state if self.rank == 0 else None
+
+    def save(self, folder: Path) -> None:
+        """Write the engine's whole state below ``folder`` (collective)."""
+        self._engine.save_checkpoint(str(folder), tag="engine", save_latest=False)
+
+    def load(self, folder: Path) -> None:
+        """Restore what ``save`` wrote, with the same number of ranks (collective)."""
+        self._engine.load_checkpoint(str(folder), tag="engine")
+
+    def close(self) -> None:
+        """Free what DeepSpeed holds."""
+        self._engine.destroy()
+
+    def _whole(self, tensor: Tensor) -> Tensor:
+        if not hasattr(tensor, "ds_id"):
+            return tensor.detach()
+        with GatheredParameters([tensor]):
+            return tensor.detach().clone() if self.rank == 0 else tensor.detach()
+
+    def _watch_gradients(self) -> None:
+        """Notice non-finite gradients before they reach the optimizer, at every ZeRO stage."""
+
+        def watch(gradient: Tensor) -> None:
+            self._nonfinite |= ~gradient.isfinite().all()
+
+        for parameter in self.scorer.parameters():
+            parameter.register_hook(watch)
+
+
+def learning_rate_factor(step: int, config: LearnerConfig) -> float:
+    """Return the share of the peak learning rate at 0-based ``step``.
+
+    Linear warm-up that ends at the peak, then a cosine down to ``min_learning_rate_ratio``.
+    """
+    if step < config.warmup_steps:
+        return (step + 1) / (config.warmup_steps + 1)
+    span = max(1, config.steps - config.warmup_steps)
+    progress = min(1.0, (step - config.warmup_steps) / span)
+    floor = config.min_learning_rate_ratio
+    return floor + (1 - floor) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def _schedule(
+    optimizer: torch.optim.Optimizer, config: LearnerConfig
+) -> torch.optim.lr_scheduler.LambdaLR:
+    return torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: learning_rate_factor(step, config)
+    )
+
+
+def _adamw(scorer: nn.Module, config: LearnerConfig) -> torch.optim.AdamW:
+    """AdamW that decays matrices only: norms and biases have no scale to be kept small."""
+    parameters = [p for p in scorer.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=config.learning_rate,
+        betas=config.adam_betas,
+    )
+
+
+def _deepspeed_config(config: LearnerConfig, ranks: int) -> dict[str, Any]:
+    settings: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "train_batch_size": ranks,
+        "gradient_clipping": config.max_grad_norm,
+        "steps_per_print": 1 << 62,
+        "zero_optimization": {
+            "stage": config.zero_stage,
+            "stage3_param_persistence_threshold": _PERSISTENT_PARAMETERS,
+        },
+    }
+    if config.dtype == "bfloat16":
+        # Plain data parallelism in bf16 would accumulate gradients, and update weights, in bf16;
+        # ZeRO-1 keeps both in fp32 and gives the same result on one rank.
+        settings["zero_optimization"]["stage"] = max(1, config.zero_stage)
+        settings["bf16"] = {"enabled": True}
+        settings["data_types"] = {"grad_accum_dtype": "fp32"}
+    return settings

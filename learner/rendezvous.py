@@ -1,0 +1,63 @@
+"""How the ranks of a learner find each other: one address, and a process group on it.
+
+The store's socket is opened by rank 0 before its address is told, and handed over still
+open, so that no other process can take the port in between.
+"""
+
+import ipaddress
+import os
+import socket
+from datetime import timedelta
+
+import torch.distributed as dist
+
+
+def own_address(world_size: int) -> str:
+    """Return the address at which other ranks reach this one; loopback for a lone rank."""
+    if world_size > 1:
+        try:
+            address = socket.gethostbyname(socket.gethostname())
+            with socket.socket() as probe:
+                probe.bind((address, 0))
+            return address
+        except OSError:  # a host name that does not resolve, or to an interface that is down
+            pass
+    return "127.0.0.1"
+
+
+def listen(address: str) -> socket.socket:
+    """Open a listening socket on any free port of ``address``."""
+    listener = socket.socket()
+    listener.bind((address, 0))
+    listener.listen()
+    return listener
+
+
+def join(
+    address: str,
+    port: int,
+    *,
+    rank: int,
+    world_size: int,
+    backend: str,
+    listener: socket.socket | None = None,
+    timeout: timedelta = timedelta(minutes=10),
+) -> None:
+    """Start torch.distributed (collective). Rank 0 gives the ``listener`` it announced.
+
+    Ranks that meet on loopback keep their own connections on it too.
+    """
+    if ipaddress.ip_address(socket.gethostbyname(address)).is_loopback:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    store = dist.TCPStore(
+        address,
+        port,
+        world_size,
+        is_master=rank == 0,
+        timeout=timeout,
+        master_listen_fd=None if listener is None else listener.detach(),
+        use_libuv=True,
+    )
+    dist.init_process_group(
+        backend, store=store, rank=rank, world_size=world_size, timeout=timeout
+    )

@@ -1,0 +1,155 @@
+"""The sending half of a weight push: one flat buffer, and the manifest that describes it.
+
+Send a model's whole ``state_dict()``, in which a tied output head has a name of its own: vLLM
+keeps a re-packed copy of the head on a CPU, and one that is not named stays stale. The receiving
+half is ``actors/weights.py``.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from configs.wire import TensorSpec, WeightManifest
+
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def checksum(buffer: np.ndarray) -> str:
+    """Return 32 hexadecimal digits (blake2b) over a contiguous uint8 buffer."""
+    return hashlib.blake2b(buffer.data, digest_size=16).hexdigest()
+
+
+def flatten_weights(
+    state_dict: Mapping[str, Tensor],
+) -> tuple[tuple[TensorSpec, ...], np.ndarray]:
+    """Copy every tensor, once, into one new flat uint8 buffer; return (specs, buffer).
+
+    Wide dtypes come first, so that each tensor is aligned without padding; otherwise the order
+    is that of ``state_dict``. Raises AssertionError for a dtype that does not travel.
+    """
+    weights = sorted(state_dict.items(), key=lambda item: -item[1].element_size())
+    buffer = np.empty(sum(tensor.nbytes for _, tensor in weights), np.uint8)
+    whole = torch.from_numpy(buffer)
+    specs, start = [], 0
+    for name, tensor in weights:
+        assert tensor.dtype in _DTYPES, f"{name} is {tensor.dtype}"
+        stop = start + tensor.nbytes
+        whole[start:stop].view(tensor.dtype).view(tensor.shape).copy_(tensor.detach())
+        specs.append(_spec(name, tensor))
+        start = stop
+    return tuple(specs), buffer
+
+
+def make_manifest(
+    tensors: tuple[TensorSpec, ...],
+    buffer: np.ndarray,
+    *,
+    version: int,
+    probe_ids: np.ndarray,
+    probe_logprobs: np.ndarray,
+    probe_tolerance: float,
+) -> WeightManifest:
+    """Describe a push of ``flatten_weights``'s result.
+
+    ``probe_ids`` (L,) int32 and ``probe_logprobs`` (L-1,) float32, the learner's own, are what
+    the sampler must reproduce within ``probe_tolerance`` nats.
+    """
+    assert probe_logprobs.shape == (len(probe_ids) - 1,), "one value per predicted probe token"
+    return WeightManifest(
+        version=version,
+        tensors=tensors,
+        nbytes=buffer.nbytes,
+        checksum=checksum(buffer),
+        probe_ids=probe_ids,
+        probe_logprobs=probe_logprobs,
+        probe_tolerance=probe_tolerance,
+    )
+
+
+class _TensorMeta(NamedTuple):
+    """What vLLM's senders ask of every tensor before they send any."""
+
+    name: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+
+class StateDictSource:
+    """A vLLM ``WeightSource`` over ``state_dict()``; vLLM's ``ModuleSource`` omits tied heads."""
+
+    def __init__(self, state_dict: Callable[[], Mapping[str, Tensor]]) -> None:
+        self._state_dict = state_dict
+
+    def metadata(self) -> list[_TensorMeta]:
+        """Return name, dtype and shape of every tensor, in the order of iteration."""
+        return [_TensorMeta(name, t.dtype, tuple(t.shape)) for name, t in self]
+
+    def __iter__(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield the current weights; every pass is a fresh one."""
+        for name, tensor in self._state_dict().items():
+            yield name, tensor.detach()
+
+
+class SamplerClient:
+    """vLLM's ``VLLMWeightSyncClient`` over one function, so that the learner knows no Ray."""
+
+    def __init__(self, call: Callable[[str, dict[str, Any]], None]) -> None:
+        self._call = call
+
+    def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
+        """Open the transport; on return every sampler has joined."""
+        self._call("init_weight_transfer_engine", {"init_info": init_info})
+
+    def start_weight_update(self) -> None:
+        """Begin a push."""
+        self._call("start_weight_update", {})
+
+    def update_weights(self, update_info: Any) -> None:
+        """Receive what the learner sends at the same time."""
+        self._call("update_weights", {"update_info": update_info})
+
+    def finish_weight_update(self, weight_version: str | None = None) -> None:
+        """End a push; the version travels in the manifest instead."""
+        self._call("finish_weight_update", {})
+
+
+def open_cuda_sender(
+    state_dict: Callable[[], Mapping[str, Tensor]],
+    call: Callable[[str, dict[str, Any]], None],
+    *,
+    address: str | None = None,
+    port: int | None = None,
+    samplers: int = 1,
+) -> Any:
+    """Return vLLM's trainer-side engine; its ``send_weights()`` makes one whole push.
+
+    ``call(phase, payload)`` must run ``StudentSampler.transfer`` on all samplers and wait. With
+    ``address`` and a free ``port`` of the learner the transport is NCCL, with ``samplers`` GPU
+    workers in all; without them it is CUDA IPC on a shared GPU. A push is proved afterwards with
+    ``StudentSampler.prove``.
+
+    Written by vLLM 0.32's trainer-side API (``WeightTransferTrainerFactory``). NOT RUN on a GPU.
+    """
+    # The one place where the learner needs vLLM: both ends of a CUDA transport must be vLLM's.
+    from vllm.distributed.weight_transfer import WeightTransferTrainerFactory
+    from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
+    from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
+
+    if address is None or port is None:
+        init_info = IPCTrainerInitInfo(rank=0)
+    else:
+        init_info = NCCLTrainerInitInfo(
+            rank=0, master_address=address, master_port=port, world_size=1 + samplers
+        )
+    source: Any = StateDictSource(state_dict)
+    return WeightTransferTrainerFactory.trainer_init(
+        init_info, client=SamplerClient(call), source=source
+    )
+
+
+def _spec(name: str, tensor: Tensor) -> TensorSpec:
+    return TensorSpec(name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))

@@ -1,0 +1,205 @@
+"""One rank of the learner, as orchestration drives it. A plain class; Ray is not known here."""
+
+import os
+import socket
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from configs.errors import DependencyError, NonFiniteError
+from configs.run import RunConfig
+from configs.wire import PreferenceTuple, Prompt, WeightManifest
+from learner import rendezvous
+from learner.batch import Segment, collate
+from learner.checkpoint import save_model
+from learner.engine import DeepSpeedEngine
+from learner.logprobs import ResponseScorer, disable_dropout, prove_scorer
+from learner.step import forward_backward, gold_nll
+from learner.weights import flatten_weights, make_manifest
+
+_PROBE_LENGTH = 24
+_PROBE_TOLERANCE = {"float32": 1e-4, "bfloat16": 0.15}
+"""Nats by which two engines may differ on the same weights, by number format."""
+
+
+class LearnerWorker:
+    """Holds the student under DeepSpeed. Life: rendezvous, start, then steps, then close.
+
+    Every method but ``rendezvous`` is collective: it is called on all ranks, with the same
+    arguments.
+    """
+
+    def __init__(self, config: RunConfig, *, model: str, rank: int, world_size: int) -> None:
+        """Remember what to load: ``model`` is a folder in Hugging Face layout or a hub name."""
+        assert 0 <= rank < world_size
+        self._config = config
+        self._source = model
+        self._rank, self._world_size = rank, world_size
+        self._listener: socket.socket | None = None
+        self._engine: DeepSpeedEngine | None = None
+        self._loss_is_finite = True
+
+    def rendezvous(self) -> tuple[str, int]:
+        """Return the address and port at which rank 0 will wait for the others."""
+        assert self._rank == 0 and self._listener is None
+        self._listener = rendezvous.listen(rendezvous.own_address(self._world_size))
+        address, port = self._listener.getsockname()
+        return address, port
+
+    def start(self, address: str, port: int) -> None:
+        """Join the other ranks, load the model and start DeepSpeed.
+
+        Raises DependencyError when the model cannot be loaded, ConfigError when it is of a
+        kind whose log-probabilities cannot be computed in chunks.
+        """
+        config = self._config.learner
+        cores = len(os.sched_getaffinity(0))
+        torch.set_num_threads(config.threads or max(1, cores // config.ranks))
+        os.environ.setdefault("LOCAL_RANK", "0")  # a Ray actor sees its own device only
+        rendezvous.join(
+            address,
+            port,
+            rank=self._rank,
+            world_size=self._world_size,
+            backend=_backend(),
+            listener=self._listener,
+        )
+        scorer = ResponseScorer(self._load_model(), chunk_tokens=config.logprob_chunk_tokens)
+        prove_scorer(scorer)
+        self._engine = DeepSpeedEngine(scorer, config)
+
+    @property
+    def engine(self) -> DeepSpeedEngine:
+        """The started engine."""
+        assert self._engine is not None, "start() comes first"
+        return self._engine
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps made so far: the version of the weights."""
+        return self.engine.step
+
+    def forward_backward(self, tuples: list[PreferenceTuple]) -> dict[str, float]:
+        """Accumulate the gradient over a whole batch, of which this rank takes its share.
+
+        Returns the global statistics of ``learner/step.py``, the same on every rank.
+        """
+        statistics = forward_backward(
+            self.engine,
+            tuples,
+            self._config.objective,
+            token_budget=self._config.learner.micro_batch_tokens,
+        )
+        self._loss_is_finite = statistics["nonfinite"] == 0
+        return statistics
+
+    def optim_step(self) -> dict[str, float]:
+        """Update the weights once; return ``grad_norm``, ``learning_rate``, ``step``.
+
+        Raises NonFiniteError, with the weights untouched, when the loss or a gradient since
+        the last step was NaN or infinite.
+        """
+        for finite, what in (
+            (self._loss_is_finite, "a log-probability or the loss"),
+            (self.engine.gradients_are_finite(), "a gradient"),
+        ):
+            if not finite:
+                raise NonFiniteError(
+                    f"{what} became NaN or infinite at learner step {self.step}, the weights are "
+                    "as before it; lower learner.learning_rate, or look at the batch's responses"
+                )
+        learning_rate = self.engine.learning_rate
+        grad_norm = self.engine.optimizer_step()
+        return {"grad_norm": grad_norm, "learning_rate": learning_rate, "step": float(self.step)}
+
+    def nll(self, prompts: list[Prompt]) -> dict[str, float]:
+        """Return ``nll``, nats per token of the gold responses, and ``tokens``, their number."""
+        budget = self._config.learner.micro_batch_tokens
+        return gold_nll(self.engine, prompts, token_budget=budget)
+
+    def publish_weights(self) -> tuple[WeightManifest, np.ndarray] | None:
+        """Return the weights as (manifest, flat uint8 buffer) on rank 0, None elsewhere."""
+        probe_ids, probe_logprobs = self._probe()
+        state = self.engine.full_state_dict()
+        if state is None:
+            return None
+        tensors, buffer = flatten_weights(state)
+        manifest = make_manifest(
+            tensors,
+            buffer,
+            version=self.step,
+            probe_ids=probe_ids,
+            probe_logprobs=probe_logprobs,
+            probe_tolerance=_PROBE_TOLERANCE[self._config.learner.dtype],
+        )
+        return manifest, buffer
+
+    def save_model(self, folder: str) -> None:
+        """Write the model in Hugging Face layout (safetensors, config), atomically."""
+        state = self.engine.full_state_dict()
+        if state is not None:
+            save_model(self.engine.scorer.model, state, Path(folder))
+        self._barrier()
+
+    def save(self, folder: str) -> None:
+        """Write parameters, optimizer, schedule and step below ``folder``."""
+        self.engine.save(Path(folder))
+
+    def load(self, folder: str) -> None:
+        """Restore what ``save`` wrote with the same number of ranks and ZeRO stage."""
+        self.engine.load(Path(folder))
+
+    def close(self) -> None:
+        """Leave the group and free what is held; safe to call twice."""
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+        if dist.is_initialized():
+            dist.destroy_process_group()
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+
+    @torch.no_grad()
+    def _probe(self) -> tuple[np.ndarray, np.ndarray]:
+        """Score a fixed pseudo-random sequence with the present weights."""
+        config = self.engine.scorer.model.config.get_text_config()
+        length = min(_PROBE_LENGTH, getattr(config, "max_position_embeddings", _PROBE_LENGTH))
+        generator = np.random.default_rng(0)
+        ids = generator.integers(config.vocab_size, size=length, dtype=np.int32)
+        batch = collate([[Segment(ids[:1], ids[1:])]], ("gold",))
+        logprobs_N, _ = self.engine.score(batch.to(self.engine.device))
+        return ids, logprobs_N.float().cpu().numpy()
+
+    def _load_model(self) -> PreTrainedModel:
+        student = self._config.student
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                self._source,
+                dtype=torch.float32,
+                revision=student.revision if self._source == student.model else None,
+                trust_remote_code=student.trust_remote_code,
+            )
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise DependencyError(
+                f"the learner cannot load the model {self._source}: {reason} "
+                "Give a folder with config.json and model.safetensors, or a hub name"
+            ) from error
+        disable_dropout(model)
+        model.train()
+        if self._config.learner.activation_checkpointing:
+            model.gradient_checkpointing_enable()
+        return model
+
+    def _barrier(self) -> None:
+        if self._world_size > 1:
+            dist.barrier()
+
+
+def _backend() -> str:
+    on_gpu = torch.cuda.is_available() and os.environ.get("DS_ACCELERATOR") != "cpu"
+    return "nccl" if on_gpu else "gloo"

@@ -1,0 +1,131 @@
+"""Builds the parts of a run from its configuration: only those that the objective needs."""
+
+import asyncio
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from actors.prompts import PromptSource
+from actors.student import StudentSampler
+from actors.teacher import TeacherServer
+from actors.vllm_environment import vllm_environment
+from configs.run import RunConfig
+from learner.worker import LearnerWorker
+from orchestration.launcher import Launcher
+from orchestration.learner_group import LearnerGroup
+from orchestration.replay import ReplayQueue
+from orchestration.roles import Role
+
+
+@dataclass(frozen=True, kw_only=True)
+class Models:
+    """Folders (or hub names) of the models that a run starts from."""
+
+    student: str
+    teacher: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Roles:
+    """The running parts."""
+
+    samplers: list[Role]
+    teachers: list[Role]
+    learner: LearnerGroup
+    queue: Role
+
+    def all(self) -> list[Role]:
+        """Every role, in the order in which they are stopped: consumers first."""
+        return [*self.learner.ranks, *self.samplers, *self.teachers, self.queue]
+
+    async def stop(self) -> None:
+        """Close every part and end its process."""
+        await asyncio.gather(*(role.stop() for role in self.all()))
+
+
+def role_counts(config: RunConfig) -> dict[str, int]:
+    """How many actors of each role the objective needs."""
+    return {
+        "sampler": config.student.replicas if config.uses_student else 0,
+        "teacher": config.teacher.replicas if config.uses_teacher else 0,
+        "learner": config.learner.ranks,
+    }
+
+
+async def start_roles(config: RunConfig, models: Models, launcher: Launcher) -> Roles:
+    """Place the roles and bring them up side by side.
+
+    Raises ``DependencyError`` before any model loads when the cluster can never place them.
+    """
+    counts = role_counts(config)
+    launcher.require(counts)
+    threads = max(1, launcher.cores // sum(counts.values()))
+    roles = Roles(
+        samplers=[
+            sampler_role(config, models, launcher, threads, i) for i in range(counts["sampler"])
+        ],
+        teachers=[
+            teacher_role(config, models, launcher, threads, i) for i in range(counts["teacher"])
+        ],
+        learner=LearnerGroup(
+            [_learner(config, models, launcher, threads, i) for i in range(counts["learner"])]
+        ),
+        queue=launcher.role("queue", partial(ReplayQueue, config.replay), asynchronous=True),
+    )
+    try:
+        timeout = config.cluster.start_timeout_seconds
+        await asyncio.gather(*(role.call("build", timeout=timeout) for role in roles.all()))
+        await roles.learner.start()
+    except BaseException:
+        await roles.stop()
+        raise
+    return roles
+
+
+def prompt_source(config: RunConfig, tokenizer: object, train: Path, context: int) -> PromptSource:
+    """Open the data of a run."""
+    return PromptSource(config.data, tokenizer, train=train, seed=config.seed, context=context)
+
+
+def sampler_role(
+    config: RunConfig, models: Models, launcher: Launcher, threads: int, index: int
+) -> Role:
+    """Place one student sampler."""
+    section = config.student
+    build = partial(StudentSampler, section, model=models.student, seed=config.seed)
+    environment = vllm_environment(
+        threads=section.threads or threads, kv_cache_gib=section.kv_cache_gib
+    )
+    return launcher.role(f"sampler-{index}", build, environment=environment)
+
+
+def teacher_role(
+    config: RunConfig, models: Models, launcher: Launcher, threads: int, index: int
+) -> Role:
+    """Place one teacher server."""
+    section = config.teacher
+    assert models.teacher is not None, "an objective that uses a teacher has one"
+    build = partial(
+        TeacherServer,
+        section,
+        model=models.teacher,
+        seed=config.seed,
+        cache_folder=config.cache.expanduser() / "teacher" if section.cache else None,
+        needs_logprobs="teacher_logprobs" in config.objective.needs,
+    )
+    environment = vllm_environment(
+        threads=section.threads or threads, kv_cache_gib=section.kv_cache_gib
+    )
+    return launcher.role(f"teacher-{index}", build, environment=environment)
+
+
+def _learner(
+    config: RunConfig, models: Models, launcher: Launcher, threads: int, index: int
+) -> Role:
+    build = partial(
+        LearnerWorker, config, model=models.student, rank=index, world_size=config.learner.ranks
+    )
+    environment = {"OMP_NUM_THREADS": str(config.learner.threads or threads)}
+    if not config.cluster.learner.gpus:
+        environment["DS_ACCELERATOR"] = "cpu"
+    return launcher.role(f"learner-{index}", build, environment=environment)

@@ -1,0 +1,66 @@
+"""A whole job: makes the models that the recipe wants made, then distils, then says how it went."""
+
+import asyncio
+import sys
+
+from configs.errors import DpkdError
+from configs.run import RunConfig
+from orchestration.exporter import MetricsHub
+from orchestration.launcher import make_launcher
+from orchestration.lifecycle import StopRequest
+from orchestration.plan import describe
+from orchestration.progress import Progress, make_progress
+from orchestration.run_folder import RunFolder
+from orchestration.session import Session, Surroundings
+from orchestration.stages import prepare
+from orchestration.table import result_table
+
+
+def run_job(config: RunConfig) -> int:
+    """Run ``config`` to its end; returns the process's exit code.
+
+    Errors meant for the user are printed as one sentence and kept in ``status.json``; any
+    other error is recorded there too, and raised.
+    """
+    folder = RunFolder(config)
+    progress = make_progress(config.monitoring, sys.stdout)
+    try:
+        return asyncio.run(_run(config, folder, progress))
+    except DpkdError as error:
+        folder.status("failed", step=0, reason=str(error), exit_code=error.exit_code)
+        raise
+    except BaseException as error:
+        folder.status("failed", step=0, reason=repr(error), exit_code=1)
+        raise
+    finally:
+        progress.close()
+
+
+async def _run(config: RunConfig, folder: RunFolder, progress: Progress) -> int:
+    progress.announce(describe(config))
+    progress.announce(f"run folder: {folder.path}")
+    hub = MetricsHub(config.monitoring, folder.path)
+    stop = StopRequest(progress.announce)
+    try:
+        with make_launcher(config.cluster, namespace=f"dpkd-{config.name}") as launcher, stop:
+            around = Surroundings(launcher=launcher, hub=hub, progress=progress, stop=stop)
+            config, inputs = await prepare(config, folder, around)
+            session = Session(config, folder, inputs, around)
+            summary = await session.run()
+    except asyncio.CancelledError:
+        if not stop.signal:
+            raise
+        folder.status("stopped", step=0, reason=stop.signal.name, exit_code=stop.exit_code)
+        return stop.exit_code
+    finally:
+        hub.close()
+    return _finish(folder, progress, stop, summary)
+
+
+def _finish(folder: RunFolder, progress: Progress, stop: StopRequest, summary: dict) -> int:
+    progress.announce(result_table(summary))
+    progress.announce(f"student: {folder.student}  summary: {folder.path / 'summary.json'}")
+    state = "stopped" if stop.signal else "succeeded"
+    reason = stop.signal.name if stop.signal else ""
+    folder.status(state, step=summary["steps"], reason=reason, exit_code=stop.exit_code)
+    return stop.exit_code

@@ -1,0 +1,146 @@
+"""Where roles come from: Ray actors, or this process. One of two classes, chosen by the recipe."""
+
+import os
+from collections.abc import Callable
+from typing import Any, Protocol, Self
+
+import ray
+
+from configs.cluster import ClusterConfig, RoleResources
+from configs.errors import DependencyError
+from orchestration.local import LocalRole
+from orchestration.placement import RayRole, require_resources
+from orchestration.roles import Role
+
+
+class Launcher(Protocol):
+    """Starts roles, and knows what there is to start them on."""
+
+    cores: int
+    """CPU cores of the machine that roles share."""
+
+    def role(
+        self,
+        name: str,
+        build: Callable[[], Any],
+        *,
+        environment: dict[str, str] | None = None,
+        asynchronous: bool = False,
+    ) -> Role:
+        """Place a part; ``name`` is ``<role>`` or ``<role>-<replica>``."""
+        ...
+
+    def require(self, counts: dict[str, int]) -> None:
+        """Raise ``DependencyError`` when so many actors of each role can never be placed."""
+        ...
+
+    def __enter__(self) -> Self:
+        """Connect."""
+        ...
+
+    def __exit__(self, *_: object) -> None:
+        """Disconnect, and end what was started."""
+        ...
+
+
+def make_launcher(config: ClusterConfig, namespace: str) -> Launcher:
+    """Return the launcher that the recipe asks for."""
+    return LocalLauncher(config) if config.local else RayLauncher(config, namespace)
+
+
+class LocalLauncher:
+    """Every role in this process."""
+
+    def __init__(self, config: ClusterConfig) -> None:
+        self._config = config
+        self.cores = os.cpu_count() or 1
+
+    def role(
+        self,
+        name: str,
+        build: Callable[[], Any],
+        *,
+        environment: dict[str, str] | None = None,
+        asynchronous: bool = False,  # noqa: ARG002  a local role takes both kinds of method
+    ) -> Role:
+        """See ``Launcher.role``."""
+        # Several parts share this process: the first one's word holds, as with any setdefault.
+        for key, value in (environment or {}).items():
+            os.environ.setdefault(key, value)
+        return LocalRole(name, build, timeout=self._config.call_timeout_seconds)
+
+    def require(self, counts: dict[str, int]) -> None:
+        """One process holds everything but several learner ranks or replicas."""
+        several = [role for role, count in counts.items() if count > 1]
+        if several:
+            raise DependencyError(
+                f"cluster.local runs one actor of each role, and several are asked of: "
+                f"{', '.join(several)}; set cluster.local=false or one replica each"
+            )
+
+    def __enter__(self) -> Self:
+        """Nothing to connect to."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to disconnect from."""
+
+
+class RayLauncher:
+    """Every role in a Ray actor, on a local Ray or on the cluster this was submitted to."""
+
+    def __init__(self, config: ClusterConfig, namespace: str) -> None:
+        self._config = config
+        self._namespace = namespace
+        self.cores = os.cpu_count() or 1
+
+    def role(
+        self,
+        name: str,
+        build: Callable[[], Any],
+        *,
+        environment: dict[str, str] | None = None,
+        asynchronous: bool = False,
+    ) -> Role:
+        """See ``Launcher.role``."""
+        kind = name.split("-", 1)[0]
+        resources = getattr(self._config, kind, RoleResources(cpus=0))
+        return RayRole(
+            name,
+            build,
+            resources=resources,
+            environment=environment,
+            timeout=self._config.call_timeout_seconds,
+            asynchronous=asynchronous,
+        )
+
+    def require(self, counts: dict[str, int]) -> None:
+        """See ``Launcher.require``."""
+        require_resources(self._config, counts)
+
+    def __enter__(self) -> Self:
+        """Join the cluster in ``cluster.address`` or RAY_ADDRESS, else start a local Ray.
+
+        ``settle_authentication`` was called before Ray was imported.
+        """
+        address = self._config.address or os.environ.get("RAY_ADDRESS") or "local"
+        local = {"num_cpus": self._config.local_cpus or self.cores, "include_dashboard": False}
+        try:
+            ray.init(
+                address,
+                namespace=self._namespace,
+                log_to_driver=False,
+                logging_level="ERROR",
+                **(local if address == "local" else {}),
+            )
+        except ConnectionError as error:
+            raise DependencyError(
+                f"no Ray cluster answers at {address} ({error}); start one, or leave "
+                "cluster.address and RAY_ADDRESS unset to run on this machine"
+            ) from None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the cluster; a local Ray ends with it."""
+        ray.shutdown()
+

@@ -1,0 +1,52 @@
+"""The learner's ranks, addressed as one."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from orchestration.roles import Role
+
+
+class LearnerGroup:
+    """One role per data-parallel rank; every collective call goes to all of them."""
+
+    def __init__(self, ranks: Sequence[Role]) -> None:
+        self.ranks = ranks
+        self.step = 0
+        """Optimizer steps made: the weight version of the learner."""
+
+    async def start(self) -> None:
+        """Bring up torch.distributed and DeepSpeed on every rank."""
+        address, port = await self.ranks[0].call("rendezvous")
+        await self._all("start", address, port)
+
+    async def learn(self, batch: Any) -> Mapping[str, float]:
+        """Make one optimizer step on ``batch`` (tuples, or a reference to them).
+
+        Returns the global statistics of the step. Raises ``NonFiniteError`` before the
+        optimizer has touched the weights.
+        """
+        statistics = await self._all("forward_backward", batch)
+        step = await self._all("optim_step")
+        self.step += 1
+        return {**statistics[0], **step[0]}
+
+    def publish_weights(self) -> tuple[Any, Any]:
+        """Return references to (manifest, buffer) of the current weights, held by rank 0."""
+        references = [rank.submit("publish_weights", returns=2) for rank in self.ranks]
+        return references[0]
+
+    async def nll(self, prompts: Any) -> Mapping[str, float]:
+        """Return the gold responses' mean negative log-likelihood."""
+        return (await self._all("nll", prompts))[0]
+
+    async def save_model(self, folder: str) -> None:
+        """Write the student in Hugging Face layout."""
+        await self._all("save_model", folder)
+
+    async def save(self, folder: str) -> None:
+        """Write the engine's state, for a resume."""
+        await self._all("save", folder)
+
+    async def _all(self, method: str, *args: Any) -> list[Any]:
+        return await asyncio.gather(*(rank.call(method, *args) for rank in self.ranks))

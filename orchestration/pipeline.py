@@ -1,0 +1,211 @@
+"""The run as one asyncio program. Read this after `configs/wire.py`: these are the verbs.
+
+       PromptSource ──prompts──► sample loop ×N ─────────────────────────────┐
+            ▲                       │ StudentSampler.generate → trajectories │
+            │ slots                 │ TeacherServer.respond   → y_t, log p   │
+            │                       │ TeacherServer.score     → tuples       ▼
+       learn loop ◄──────────────── ReplayQueue.lease ◄─────────────── ReplayQueue.put
+            │  LearnerGroup.learn → a step          (values travel as references, and
+            └─ WeightSync.push    → samplers         never through this process)
+
+Back-pressure is one number, the *slots*: a prompt takes a slot when it is issued and gives
+it back when the step that learned from it has been pushed to every sampler. With
+``batch_size × (max_policy_lag + 1)`` slots and consumption in uid order no tuple can be
+older than ``max_policy_lag`` steps when it is consumed; at 0 the loops are in lockstep.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import cycle
+from typing import Any, Protocol
+
+from actors.prompts import PromptSource
+from configs.run import RunConfig
+from configs.wire import PreferenceTuple, Prompt
+from orchestration.learner_group import LearnerGroup
+from orchestration.ledger import Ledger
+from orchestration.recorder import Recorder
+from orchestration.roles import Role
+from orchestration.weight_sync import WeightSync
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """Everything a run is made of; ``orchestration.assembly`` builds it."""
+
+    prompts: PromptSource
+    samplers: Sequence[Role]
+    teachers: Sequence[Role]
+    queue: Role
+    learner: LearnerGroup
+    sync: WeightSync
+    ledger: Ledger
+    recorder: Recorder
+
+
+class EvaluationHook(Protocol):
+    """Called between two steps, when no weight push is under way."""
+
+    async def __call__(self, step: int) -> None:
+        """Evaluate the student as it is after ``step`` steps."""
+        ...
+
+
+@dataclass
+class Pipeline:
+    """Runs a distillation from its first prompt to its last step."""
+
+    config: RunConfig
+    parts: Parts
+    evaluate: EvaluationHook
+    step: int = 0
+    stopping: bool = False
+    _slots: "Slots" = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Size the slots from the batch and the policy-lag bound."""
+        batch = self.config.learner.batch_size
+        self._slots = Slots(
+            window=batch * (self.config.replay.max_policy_lag + 1),
+            total=batch * (self.config.learner.steps - self.step),
+        )
+
+    async def run(self) -> None:
+        """Make ``learner.steps`` steps, or stop earlier after ``stop``.
+
+        The samplers hold the learner's weights already. Raises what a part raised (the first
+        error ends every loop); leaves the parts running.
+        """
+        async with asyncio.TaskGroup() as loops:
+            producers = [
+                loops.create_task(loop, name=f"produce-{index}")
+                for index, loop in enumerate(self._producers())
+            ]
+            learning = loops.create_task(self._learn_loop(), name="learn")
+            learning.add_done_callback(lambda _: [task.cancel() for task in producers])
+
+    def stop(self) -> None:
+        """Finish the step under way, then stop."""
+        self.stopping = True
+
+    def _producers(self) -> list[Any]:
+        if not self.config.uses_student:
+            return [self._gold_loop()]
+        teachers = cycle(self.parts.teachers)
+        return [self._sample_loop(sampler, next(teachers)) for sampler in self.parts.samplers]
+
+    async def _sample_loop(self, sampler: Role, teacher: Role) -> None:
+        """Draw, answer and score prompts.
+
+        Consumes prompts; produces tuples in the queue; waits for slots and for room in the
+        queue; unblocked by the learn loop.
+        """
+        while True:
+            prompts = await self._issue()
+            drawn = sampler.submit("generate", prompts)
+            answered = teacher.submit("respond", prompts)
+            await self._put(teacher.submit("score", drawn, answered))
+
+    async def _gold_loop(self) -> None:
+        """Feed objectives that learn from the data's own responses: no sampler, no teacher."""
+        while True:
+            prompts = await self._issue()
+            await self._put([PreferenceTuple(prompt=prompt) for prompt in prompts])
+
+    async def _learn_loop(self) -> None:
+        """Make steps.
+
+        Consumes leases; produces weight versions and free slots; waits for a full batch;
+        unblocked by the sample loops.
+        """
+        while self.step < self.config.learner.steps and not self.stopping:
+            lease, batch = await self._lease()
+            outcome = await self.parts.learner.learn(batch)
+            self.step += 1
+            await self.parts.queue.call("ack", lease.id, self.step)
+            self.parts.ledger.consumed(self.step, lease.uids)
+            pushed = await self.parts.sync.push() if self.config.uses_student else None
+            await self._slots.learned(len(lease.uids))
+            queue = await self.parts.queue.call("statistics")
+            self.parts.recorder.stepped(self.step, lease, outcome, pushed, queue)
+            every = self.config.evaluation.every
+            if every and self.step % every == 0 and self.step < self.config.learner.steps:
+                await self.evaluate(self.step)
+
+    async def _issue(self) -> list[Prompt]:
+        """Take prompts against slots, and enter them in the ledger."""
+        count = await self._slots.take(self._per_call())
+        prompts = self.parts.prompts.take(count)
+        self.parts.ledger.issued([prompt.uid for prompt in prompts])
+        return prompts
+
+    def _per_call(self) -> int:
+        """Prompts per call: an even share of a batch, so that every sampler has work."""
+        batch = self.config.learner.batch_size
+        if not self.config.uses_student:
+            return batch
+        share = -(-batch // len(self.parts.samplers))
+        return min(self.config.student.batch_size, share)
+
+    async def _put(self, tuples: Any) -> None:
+        """Hand tuples (or a reference to them) to the queue, which may make us wait."""
+        await self.parts.queue.call("put", tuples)
+
+    async def _lease(self) -> tuple[Any, Any]:
+        """Lease one batch; its tuples stay remote, its names come here."""
+        while True:
+            count = self.config.learner.batch_size
+            lease_ref, batch = self.parts.queue.submit(
+                "lease", count, self.parts.learner.step, LEASE_WAIT_SECONDS, returns=2
+            )
+            lease = await self.parts.queue.fetch(lease_ref)
+            await self._redraw(len(lease.stale))
+            if lease.uids:
+                return lease, batch
+
+    async def _redraw(self, count: int) -> None:
+        """Draw y_s again for pairs that grew stale in the queue; y_t and log p(y_t) stay."""
+        if not count:
+            return
+        stale = await self.parts.queue.call("take_stale", count)
+        drawn = self.parts.samplers[0].submit("generate", [pair.prompt for pair in stale])
+        responses = [pair.teacher_response for pair in stale]
+        self.parts.ledger.redrawn([pair.uid for pair in stale])
+        await self._put(self.parts.teachers[0].submit("score", drawn, responses))
+
+
+LEASE_WAIT_SECONDS = 60.0
+"""How long one wait for a batch lasts before the loop looks around again."""
+
+
+class Slots:
+    """How many prompts may be in flight: a window, closed once enough were learned from."""
+
+    def __init__(self, *, window: int, total: int) -> None:
+        self._window = window
+        self._unlearned = total
+        self._in_flight = 0
+        self._changed = asyncio.Condition()
+
+    async def take(self, at_most: int) -> int:
+        """Wait for a free slot and take up to ``at_most``; returns how many.
+
+        Waits for ever once ``total`` prompts are learned from or in flight: the learn loop
+        ends the producers.
+        """
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._free() > 0)
+            taken = min(at_most, self._free())
+            self._in_flight += taken
+            return taken
+
+    async def learned(self, count: int) -> None:
+        """Free the slots of ``count`` prompts that a pushed step learned from."""
+        async with self._changed:
+            self._in_flight -= count
+            self._unlearned -= count
+            self._changed.notify_all()
+
+    def _free(self) -> int:
+        return min(self._window, self._unlearned) - self._in_flight

@@ -1,0 +1,142 @@
+"""Where the parts run: the only file in which `ray.remote` is written.
+
+The parts are plain classes. ``RayRole`` hosts one in an actor of its own; a class with
+``async`` methods (the replay queue) gets an asyncio actor.
+"""
+
+import asyncio
+import inspect
+import time
+from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+
+from configs.cluster import ClusterConfig, RoleResources
+from configs.errors import DependencyError
+from orchestration.roles import BusyClock, RoleError, spread
+
+
+class _Host:
+    """Lives in the actor's process and owns the part."""
+
+    def __init__(self, build: Callable[[], Any]) -> None:
+        # The part is built by a call of its own: an error in an actor's constructor would
+        # reach the driver as text only, and its type and exit code would be lost.
+        self._build = build
+        self._part: Any = None
+        self._clock = BusyClock()
+
+    def build(self) -> None:
+        self._part = self._build()
+        self._clock.restart()
+
+    def clock(self) -> dict[str, Any]:
+        return self._clock.read()
+
+    def restart_clock(self) -> None:
+        self._clock.restart()
+
+    def run(self, method: str, returns: int, *args: Any) -> Any:
+        start = time.monotonic()
+        try:
+            return spread(getattr(self._part, method)(*args), returns)
+        finally:
+            self._clock.add(method, time.monotonic() - start)
+
+
+class _AsyncHost(_Host):
+    """The same for a part whose methods are coroutines: many calls may wait in it at once."""
+
+    async def run(self, method: str, returns: int, *args: Any) -> Any:
+        answer = getattr(self._part, method)(*args)
+        return spread(await answer if inspect.isawaitable(answer) else answer, returns)
+
+
+class RayRole:
+    """A part in a Ray actor."""
+
+    def __init__(
+        self,
+        name: str,
+        build: Callable[[], Any],
+        *,
+        resources: RoleResources,
+        environment: dict[str, str] | None = None,
+        timeout: float,
+        asynchronous: bool = False,
+    ) -> None:
+        self.name = name
+        self._timeout = timeout
+        host = ray.remote(_AsyncHost if asynchronous else _Host)
+        self._actor = host.options(
+            num_cpus=resources.cpus,
+            num_gpus=resources.gpus,
+            resources=resources.custom,
+            runtime_env={"env_vars": environment or {}},
+        ).remote(build)
+
+    def submit(self, method: str, *args: Any, returns: int = 1) -> Any:
+        """See ``Role.submit``."""
+        if method in ("build", "clock", "restart_clock"):
+            return getattr(self._actor, method).remote()
+        return self._actor.run.options(num_returns=returns).remote(method, returns, *args)
+
+    async def call(self, method: str, *args: Any, timeout: float | None = None) -> Any:
+        """See ``Role.call``."""
+        return await self.fetch(self.submit(method, *args), timeout)
+
+    async def fetch(self, reference: Any, timeout: float | None = None) -> Any:
+        """See ``Role.fetch``."""
+        limit = timeout or self._timeout
+        try:
+            return await asyncio.wait_for(reference, limit)
+        except (TimeoutError, GetTimeoutError):
+            raise RoleError(f"{self.name} gave no answer in {limit:.0f} s") from None
+        except RayTaskError as error:
+            raise _root_cause(error) from None
+        except RayActorError as error:
+            first_line = str(error).strip().splitlines()[0]
+            raise RoleError(f"{self.name} died: {first_line}") from None
+
+    async def stop(self) -> None:
+        """See ``Role.stop``."""
+        try:
+            await asyncio.wait_for(self._actor.run.remote("close", 1), 10)
+        except (TimeoutError, RayError):
+            pass  # it is killed below, in whatever state it is
+        ray.kill(self._actor)
+
+
+def _root_cause(error: RayTaskError) -> BaseException:
+    cause: BaseException = error
+    while isinstance(cause, RayTaskError) and cause.cause is not None:
+        cause = cause.cause
+    return cause
+
+
+def require_resources(config: ClusterConfig, counts: dict[str, int]) -> None:
+    """Refuse a run that the cluster can never place, before any model loads.
+
+    ``counts`` gives the number of actors of each role. Raises ``DependencyError`` that says
+    what is asked and what there is.
+    """
+    there = ray.cluster_resources()
+    asked: dict[str, float] = {}
+    for role, count in counts.items():
+        resources: RoleResources = getattr(config, role)
+        named = {"CPU": resources.cpus, "GPU": resources.gpus, **resources.custom}
+        for name, amount in named.items():
+            asked[name] = asked.get(name, 0.0) + amount * count
+    short = [
+        f"{name}: {amount:g} asked, {there.get(name, 0.0):g} there"
+        for name, amount in asked.items()
+        if amount > there.get(name, 0.0) + 1e-9
+    ]
+    if short:
+        actors = ", ".join(f"{count} {role}" for role, count in counts.items() if count)
+        raise DependencyError(
+            f"the cluster cannot place {actors} ({'; '.join(short)}); "
+            "lower replicas or cluster.<role>.cpus/gpus/custom, or add nodes"
+        )

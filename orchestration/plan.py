@@ -1,0 +1,71 @@
+"""What a run will do, and about how long each stage takes: said before anything starts."""
+
+from configs.models import MakeModel, ModelSource
+from configs.objective import DpkdConfig
+from configs.run import RunConfig
+
+CPU_FLOPS = 6e10
+"""Sustained training speed of small models on two laptop-class cores, floating-point
+operations per second: measured on the quickstart's teacher, good to a factor of two."""
+TOKENS_PER_ROW = 80
+"""Prompt and response of the recipes that make their models."""
+
+
+def describe(config: RunConfig) -> str:
+    """Return the plan as lines of text."""
+    lines = [f"plan: {config.name}, seed {config.seed}", f"  data      {_data(config)}"]
+    for role in ("teacher", "student"):
+        if role == "student" or config.uses_teacher:
+            lines.append(f"  {role:<9} {_source(config, getattr(config, role))}")
+    lines += [f"  learn     {_learning(config)}", f"  roles     {_roles(config)}"]
+    return "\n".join(lines)
+
+
+def parameters(make: MakeModel, vocabulary: int) -> int:
+    """Return about how many parameters a made model has: 12 h² a layer, and the embeddings."""
+    return 12 * make.layers * make.hidden_size**2 + vocabulary * make.hidden_size
+
+
+def _data(config: RunConfig) -> str:
+    train = "embedded tasks" if config.data.train == "embedded" else str(config.data.train)
+    return f"{train}; {config.data.validation_rows} rows for evaluation"
+
+
+def _source(config: RunConfig, source: ModelSource) -> str:
+    warm = source.warm_start
+    what = f"load {source.model}"
+    if source.make:
+        count = parameters(source.make, config.data.tokenizer_vocab)
+        what = f"make a {source.make.family} of {count / 1e6:.2f} M parameters"
+    if warm is None:
+        return what
+    what += f", {warm.steps} SFT steps of {warm.batch_size} rows"
+    if source.make is None:
+        return what
+    seconds = 6 * count * warm.steps * warm.batch_size * TOKENS_PER_ROW / CPU_FLOPS
+    return f"{what}: about {_duration(seconds)} on two cores, unless cached"
+
+
+def _learning(config: RunConfig) -> str:
+    objective, learner = config.objective, config.learner
+    what = f"{objective.type}, {learner.steps} steps of {learner.batch_size}"
+    if isinstance(objective, DpkdConfig):
+        equation = "Eq 9" if objective.length_normalised else "Eq 8"
+        what += f" pairs ({equation}, beta {objective.beta:g}, lambda {objective.lm_weight:g})"
+        lag = config.replay.max_policy_lag
+        what += "; lockstep, exactly on-policy" if lag == 0 else f"; policy lag up to {lag}"
+    return what
+
+
+def _roles(config: RunConfig) -> str:
+    where = "this process" if config.cluster.local else "Ray actors"
+    parts = [f"{config.learner.ranks} learner (DeepSpeed, ZeRO {config.learner.zero_stage})"]
+    if config.uses_student:
+        parts.append(f"{config.student.replicas} sampler (vLLM)")
+    if config.uses_teacher:
+        parts.append(f"{config.teacher.replicas} teacher (vLLM and torch)")
+    return f"{', '.join(parts)}; in {where}"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

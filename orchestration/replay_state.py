@@ -1,0 +1,267 @@
+"""What the replay queue knows about every uid: states and transitions, without any waiting.
+
+What happens to a uid, from its first ``put`` on:
+
+       put            lease              ack
+    ─────────► queued ───────► leased ─────────► acked
+                 │ ▲  ◄─────────┘
+            lease│ │  release, expiry            (from every state: drop ─► dropped)
+                 ▼ │put
+               stale ─────────► redrawing
+                     take_stale
+
+At every moment seen = queued + leased + stale + redrawing + acked + dropped.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from heapq import nsmallest
+from secrets import token_hex
+from typing import Literal
+
+from configs.replay import ReplayConfig
+from configs.wire import PreferenceTuple, Uid
+from orchestration.uid_set import UidSet
+
+Verdict = Literal["accepted", "duplicates", "late"]
+"""What a put does with a tuple. ``duplicates``: its uid is in the queue or leased;
+``late``: it is acked or dropped."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """Names the tuples that were handed to a learner. Made by ``lease``, ended by ``ack``.
+
+    An empty lease (no uids) needs no ack: the wait timed out, or stale tuples were found and
+    want redrawing, or the queue is exhausted.
+    """
+
+    id: str
+    """Unique over the lives of the queue: a lease of a dead queue names none of this one."""
+    uids: tuple[Uid, ...]
+    """In ascending order, as the tuples are."""
+    weight_versions: tuple[int | None, ...]
+    """Per uid; None where there is no student response."""
+    lags: tuple[int, ...]
+    """Learner version minus weight version, of the tuples that have a student response."""
+    stale: tuple[Uid, ...]
+    """Found too old by this call; ``take_stale`` hands them out."""
+    exhausted: bool = False
+    """The queue is closed and nothing is left in it or on its way back: leasing is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class _LiveLease:
+    uids: set[Uid]
+    deadline: float
+
+
+class ReplayState:
+    """The held tuples and the state of every uid. Every method is one transition."""
+
+    def __init__(self, config: ReplayConfig, clock: Callable[[], float]) -> None:
+        self._config = config
+        self._clock = clock
+        self._held: dict[Uid, PreferenceTuple] = {}
+        self._bytes = 0
+        self._queued: set[Uid] = set()
+        self._stale: set[Uid] = set()
+        self._redrawing: set[Uid] = set()
+        self._leases: dict[str, _LiveLease] = {}
+        self._expired: dict[str, set[Uid]] = {}
+        self._acked = UidSet()
+        self._dropped = UidSet()
+        self._life = token_hex(4)
+        self.counts: Counter[str] = Counter()
+
+    @property
+    def queued(self) -> int:
+        """Number of tuples that a lease could take."""
+        return len(self._queued)
+
+    @property
+    def only_queued(self) -> bool:
+        """Whether nothing but a lease can make room: no tuple is leased or stale."""
+        return len(self._queued) == len(self._held)
+
+    @property
+    def coming_back(self) -> bool:
+        """Whether stale tuples have yet to return, redrawn."""
+        return bool(self._stale or self._redrawing)
+
+    @property
+    def empty(self) -> bool:
+        """Whether every uid seen is acked or dropped."""
+        return not self._held and not self._redrawing
+
+    def knows(self, uid: Uid) -> bool:
+        """Whether the uid was seen before."""
+        return uid in self._held or uid in self._redrawing or self._done(uid)
+
+    def verdict(self, uid: Uid) -> Verdict:
+        """Say what a put of this uid would do now."""
+        if self._done(uid):
+            return "late"
+        return "duplicates" if uid in self._held else "accepted"
+
+    def fits(self, nbytes: int) -> bool:
+        """Whether a tuple of so many bytes may be added; anything fits an empty queue."""
+        if not self._held:
+            return True
+        room = len(self._held) < self._config.max_tuples
+        return room and self._bytes + nbytes <= self._config.max_bytes
+
+    def admit(self, pair: PreferenceTuple) -> Verdict:
+        """Add a tuple if its verdict is ``accepted``; returns the verdict."""
+        verdict = self.verdict(pair.uid)
+        if verdict == "accepted":
+            self._redrawing.discard(pair.uid)
+            self._held[pair.uid] = pair
+            self._bytes += pair.nbytes
+            self._queued.add(pair.uid)
+        self.counts[verdict] += 1
+        return verdict
+
+    def set_aside_stale(self, learner_version: int) -> tuple[Uid, ...]:
+        """Move queued tuples above the lag bound to ``stale``; returns their uids, sorted."""
+        lags = {uid: _lag(self._held[uid], learner_version) for uid in self._queued}
+        limit = self._config.max_policy_lag
+        found = sorted(uid for uid, lag in lags.items() if lag is not None and lag > limit)
+        self._queued.difference_update(found)
+        self._stale.update(found)
+        self.counts["stale_found"] += len(found)
+        return tuple(found)
+
+    def deliver(
+        self, count: int, learner_version: int, *, stale: tuple[Uid, ...], exhausted: bool
+    ) -> tuple[Lease, list[PreferenceTuple]]:
+        """Lease the lowest ``count`` queued uids (all, where there are fewer)."""
+        uids = nsmallest(count, self._queued)
+        pairs = [self._held[uid] for uid in uids]
+        lags = tuple(lag for pair in pairs if (lag := _lag(pair, learner_version)) is not None)
+        assert all(0 <= lag <= self._config.max_policy_lag for lag in lags), lags
+        self.counts["leases"] += bool(uids)
+        lease = Lease(
+            id=f"{self._life}-{self.counts['leases']}" if uids else "",
+            uids=tuple(uids),
+            weight_versions=tuple(pair.weight_version for pair in pairs),
+            lags=lags,
+            stale=stale,
+            exhausted=exhausted,
+        )
+        if uids:
+            self._queued.difference_update(uids)
+            deadline = self._clock() + self._config.lease_seconds
+            self._leases[lease.id] = _LiveLease(set(uids), deadline)
+        return lease, pairs
+
+    def return_expired(self) -> bool:
+        """Make the tuples of expired leases available again; returns whether there were any."""
+        now = self._clock()
+        over = [name for name, lease in self._leases.items() if lease.deadline <= now]
+        for name in over:
+            uids = self._leases.pop(name).uids
+            self._expired[name] = set(uids)
+            self._queued.update(uids)
+        self.counts["expired"] += len(over)
+        return bool(over)
+
+    def seconds_to_expiry(self) -> float | None:
+        """Seconds until the next lease expires; None: there is none."""
+        ends = [lease.deadline - self._clock() for lease in self._leases.values()]
+        return min(ends, default=None)
+
+    def take_stale(self, limit: int) -> list[PreferenceTuple]:
+        """Move up to ``limit`` stale uids, lowest first, to ``redrawing``; returns the tuples."""
+        uids = nsmallest(limit, self._stale)
+        self._stale.difference_update(uids)
+        self._redrawing.update(uids)
+        return [self._forget(uid) for uid in uids]
+
+    def ack(self, lease_id: str, step: int) -> list[Uid]:
+        """Consume the uids of a lease that no finished or other live lease accounts for."""
+        if lease_id in self._leases:
+            uids = self._leases.pop(lease_id).uids
+        else:
+            self.counts["late_acks"] += 1
+            uids = self._expired.pop(lease_id, set()) - self._leased()
+        consumed = sorted(uids)
+        for uid in consumed:
+            self._acked.add(uid)
+            self._leave(uid)
+        if consumed:
+            self.counts["last_acked_step"] = step
+        return consumed
+
+    def release(self, lease_id: str) -> None:
+        """Queue the uids of a lease again, and let no late ack of it count."""
+        self._expired.pop(lease_id, None)
+        if lease_id in self._leases:
+            self._queued.update(self._leases.pop(lease_id).uids)
+
+    def drop(self, uids: Iterable[Uid]) -> list[Uid]:
+        """Finish uids without learning; returns those that were not finished before."""
+        dropped = sorted({uid for uid in uids if not self._done(uid)})
+        for uid in dropped:
+            self._dropped.add(uid)
+            self._leave(uid)
+        return dropped
+
+    def statistics(self) -> dict[str, int]:
+        """Return levels and totals; ``seen`` is the sum of the six states."""
+        states = {
+            "depth": len(self._queued),
+            "leased": len(self._leased()),
+            "stale": len(self._stale),
+            "redrawing": len(self._redrawing),
+            "acked": len(self._acked),
+            "dropped": len(self._dropped),
+        }
+        return {
+            **states,
+            "seen": sum(states.values()),
+            "held": len(self._held),
+            "bytes": self._bytes,
+            **{name: self.counts[name] for name in _TOTALS},
+        }
+
+    def _done(self, uid: Uid) -> bool:
+        return uid in self._acked or uid in self._dropped
+
+    def _leased(self) -> set[Uid]:
+        return {uid for lease in self._leases.values() for uid in lease.uids}
+
+    def _forget(self, uid: Uid) -> PreferenceTuple:
+        pair = self._held.pop(uid)
+        self._bytes -= pair.nbytes
+        return pair
+
+    def _leave(self, uid: Uid) -> None:
+        """Take a finished uid out of every state, so that the records of leases stay small."""
+        for state in (self._queued, self._stale, self._redrawing):
+            state.discard(uid)
+        if uid in self._held:
+            self._forget(uid)
+        for lease in self._leases.values():
+            lease.uids.discard(uid)
+        for uids in self._expired.values():
+            uids.discard(uid)
+        self._leases = {name: lease for name, lease in self._leases.items() if lease.uids}
+        self._expired = {name: uids for name, uids in self._expired.items() if uids}
+
+
+_TOTALS = (
+    "accepted",
+    "duplicates",
+    "late",
+    "late_acks",
+    "expired",
+    "leases",
+    "stale_found",
+    "last_acked_step",
+)
+
+
+def _lag(pair: PreferenceTuple, learner_version: int) -> int | None:
+    return None if pair.weight_version is None else learner_version - pair.weight_version

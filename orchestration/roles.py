@@ -1,0 +1,86 @@
+"""What the pipeline knows of a part: something to call, wherever it runs.
+
+A role's method is either *called* (its answer comes to the driver: small values) or
+*submitted* (its answer stays where it was made, and a reference to it is handed on to the
+next role: large values, which never pass through the driver).
+"""
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from configs.errors import DpkdError
+
+
+class RoleError(DpkdError):
+    """A role died or did not answer in time; the message names role, method and why."""
+
+    exit_code = 3
+
+
+class Role(Protocol):
+    """A handle on one running part."""
+
+    name: str
+    """Role and replica, such as ``sampler-0``."""
+
+    def submit(self, method: str, *args: Any, returns: int = 1) -> Any:
+        """Start ``method`` and return a reference to its answer, or ``returns`` of them.
+
+        Arguments that are references arrive as their values.
+        """
+        ...
+
+    async def call(self, method: str, *args: Any, timeout: float | None = None) -> Any:
+        """Run ``method`` and wait for its answer.
+
+        Raises what the method raised; ``RoleError`` when the part died or when ``timeout``
+        seconds (default: ``cluster.call_timeout_seconds``) passed.
+        """
+        ...
+
+    async def fetch(self, reference: Any, timeout: float | None = None) -> Any:
+        """Wait for a reference that ``submit`` gave; raises as ``call`` does."""
+        ...
+
+    async def stop(self) -> None:
+        """Close the part and end its process; never raises."""
+        ...
+
+
+class BusyClock:
+    """Accounts for a part's seconds: busy with a method, else idle."""
+
+    def __init__(self) -> None:
+        self._born = time.monotonic()
+        self._busy: Counter[str] = Counter()
+
+    def add(self, method: str, seconds: float) -> None:
+        """Book ``seconds`` as spent in ``method``."""
+        self._busy[method] += seconds
+
+    def read(self) -> dict[str, Any]:
+        """Return ``busy_seconds``, ``idle_seconds`` and ``by_method`` since the part was built."""
+        busy = sum(self._busy.values())
+        return {
+            "busy_seconds": busy,
+            "idle_seconds": max(0.0, time.monotonic() - self._born - busy),
+            "by_method": dict(self._busy),
+        }
+
+    def restart(self) -> None:
+        """Forget everything: the run proper begins now."""
+        self._born = time.monotonic()
+        self._busy.clear()
+
+
+def spread(values: Any, returns: int) -> Any:
+    """Give a method's ``None`` the arity that its caller asked for."""
+    return (None,) * returns if values is None and returns > 1 else values
+
+
+def summed(clocks: list[Mapping[str, Any]]) -> dict[str, float]:
+    """Add the clocks of a role's replicas."""
+    keys = ("busy_seconds", "idle_seconds")
+    return {key: round(sum(clock[key] for clock in clocks), 3) for key in keys}

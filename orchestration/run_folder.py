@@ -1,0 +1,94 @@
+"""The run folder: `config.yaml`, `status.json`, `summary.json`, `samples.jsonl` and the rest."""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from itertools import count
+from pathlib import Path
+from typing import Any, Literal
+
+from configs.errors import ConfigError
+from configs.load import dump
+from configs.run import RunConfig
+
+State = Literal["running", "succeeded", "stopped", "failed"]
+
+
+class RunFolder:
+    """Paths and small files of one run."""
+
+    def __init__(self, config: RunConfig) -> None:
+        """Make the folder; an earlier run of the name is dealt with as ``existing`` says.
+
+        Raises ``ConfigError`` when it must not be replaced, or cannot be written.
+        """
+        self.path = config.folder.expanduser().resolve()
+        self._started = time.time()
+        try:
+            self._make(config)
+        except PermissionError as error:
+            raise ConfigError(
+                f"no permission to write the run folder {error.filename}; "
+                "set output=FOLDER to one that you may write"
+            ) from None
+        except (FileExistsError, NotADirectoryError):
+            raise ConfigError(
+                f"{self.path} cannot be a run folder: a file is in the way; set name or output"
+            ) from None
+        self.status("running", step=0)
+
+    def _make(self, config: RunConfig) -> None:
+        if (self.path / "config.yaml").exists():
+            if config.existing == "refuse":
+                raise ConfigError(
+                    f"{self.path} holds an earlier run; set name=ANOTHER or existing=keep"
+                )
+            if config.existing == "replace":
+                shutil.rmtree(self.path)
+            else:
+                self.path.rename(_free_sibling(self.path))
+        self.path.mkdir(parents=True, exist_ok=True)
+        (self.path / "config.yaml").write_text(dump(config))
+
+    @property
+    def student(self) -> Path:
+        """The finished student, in Hugging Face layout."""
+        return self.path / "student"
+
+    def status(self, state: State, *, step: int, reason: str = "", exit_code: int = 0) -> None:
+        """Say how the run stands, for whoever looks from outside."""
+        write_json(
+            self.path / "status.json",
+            {
+                "state": state,
+                "reason": reason,
+                "exit_code": exit_code,
+                "step": step,
+                "pid": os.getpid(),
+                "started": self._started,
+                "updated": time.time(),
+            },
+        )
+
+    def summary(self, summary: Mapping[str, Any]) -> None:
+        """Write what the run came to."""
+        write_json(self.path / "summary.json", summary)
+
+    def samples(self, rows: list[dict[str, Any]]) -> None:
+        """Append generations of one evaluation."""
+        with (self.path / "samples.jsonl").open("a", encoding="utf-8") as lines:
+            lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def _free_sibling(path: Path) -> Path:
+    siblings = (path.with_name(f"{path.name}.{number}") for number in count(1))
+    return next(sibling for sibling in siblings if not sibling.exists())
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Replace ``path`` atomically: a reader sees the old file or the new one, never a part."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
+    temporary.replace(path)

@@ -1,0 +1,235 @@
+"""One run, from models on disk to `student/` and `summary.json`.
+
+Both the main job and the SFT stages that make its models are sessions: what differs is the
+objective, and with it which roles are started.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from configs.run import RunConfig
+from configs.wire import Prompt
+from orchestration.assembly import Models, Roles, prompt_source, start_roles
+from orchestration.evaluator import Evaluator, Scores
+from orchestration.exporter import MetricsHub
+from orchestration.launcher import Launcher
+from orchestration.ledger import Ledger
+from orchestration.lifecycle import StopRequest
+from orchestration.model_card import write_model_card
+from orchestration.pipeline import Parts, Pipeline
+from orchestration.progress import Progress
+from orchestration.recorder import Recorder, clock_metrics
+from orchestration.roles import summed
+from orchestration.run_folder import RunFolder
+from orchestration.weight_sync import WeightSync
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What sessions of one process share."""
+
+    launcher: Launcher
+    hub: MetricsHub
+    progress: Progress
+    stop: StopRequest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What a session starts from."""
+
+    models: Models
+    tokenizer: Any
+    train: Path
+    context: int
+    """Longest prompt plus response that both models take, in tokens."""
+
+
+class Session:
+    """Runs one configuration in one run folder."""
+
+    def __init__(
+        self, config: RunConfig, folder: RunFolder, inputs: Inputs, around: Surroundings
+    ) -> None:
+        """Open the data and the ledger; raises ``DataError`` before anything heavy starts."""
+        self.config = config
+        self.folder = folder
+        self.inputs = inputs
+        self.around = around
+        self.prompts = prompt_source(config, inputs.tokenizer, inputs.train, inputs.context)
+        self.validation: list[Prompt] = self.prompts.validation()
+        self.ledger = Ledger(folder.path / "events.jsonl")
+        self.recorder = Recorder(around.hub, around.progress, self.ledger)
+        self.evaluations: dict[str, Scores] = {}
+        self._began = time.time()
+
+    async def run(self) -> dict[str, Any]:
+        """Start the roles, learn, evaluate, save; returns the summary.
+
+        Raises the first error of any part, after every part has been stopped.
+        """
+        progress = self.around.progress
+        progress.announce(f"starting {_named_counts(self.config)}")
+        roles = await start_roles(self.config, self.inputs.models, self.around.launcher)
+        try:
+            return await self._run_with(roles)
+        finally:
+            self.around.stop.on_first_signal(None)
+            self.ledger.close()
+            await roles.stop()
+
+    async def _run_with(self, roles: Roles) -> dict[str, Any]:
+        sync = WeightSync(roles.learner, roles.samplers)
+        pipeline = Pipeline(
+            self.config, self._parts(roles, sync), lambda step: self._look(roles, step)
+        )
+        self.around.stop.on_first_signal(pipeline.stop)
+        await self._warm_up(roles)
+        if self.config.uses_student:
+            await sync.push()
+        await self._evaluate("before", 0, roles)
+        await self._learn(pipeline, roles)
+        clocks = await self._clocks(roles)
+        await self._evaluate("after", pipeline.step, roles)
+        await self._save(roles)
+        summary = self._summary(pipeline.step, sync, clocks)
+        self.folder.summary(summary)
+        return summary
+
+    async def _warm_up(self, roles: Roles) -> None:
+        """Compile kernels before the clock starts, and say so: it takes a while and looks hung."""
+        if not roles.samplers:
+            return
+        self.around.progress.announce("first generation: compiling kernels, 6 to 20 s")
+        await asyncio.gather(*(sampler.call("warm_up") for sampler in roles.samplers))
+
+    async def _learn(self, pipeline: Pipeline, roles: Roles) -> None:
+        self.around.progress.stage(self.config.name, self.config.learner.steps)
+        await asyncio.gather(*(role.call("restart_clock") for role in roles.all()))
+        self.recorder.began()
+        try:
+            await pipeline.run()
+        except* Exception as group:
+            raise _first(group) from None
+
+    async def _look(self, roles: Roles, step: int) -> None:
+        await self._evaluate(f"step-{step}", step, roles)
+
+    async def _evaluate(self, when: str, step: int, roles: Roles) -> None:
+        """Measure the student; before the run, the teacher too."""
+        if not self.validation:
+            return
+        likelihood = await roles.learner.nll(self.validation)
+        scores, texts = Scores(nll_nats=likelihood["nll"]), None
+        if roles.samplers and roles.teachers:
+            evaluator = self._evaluator()
+            scores, texts = await evaluator.student(roles.samplers, roles.teachers[0])
+            scores = scores.with_nll(likelihood["nll"])
+            if when == "before" and self.config.evaluation.teacher:
+                await self._evaluate_teacher(evaluator, roles)
+        self.evaluations[when] = scores
+        self.recorder.evaluated(when, step, scores)
+        if texts:
+            self._log_samples(when, step, texts)
+
+    async def _evaluate_teacher(self, evaluator: Evaluator, roles: Roles) -> None:
+        scores, texts = await evaluator.teacher(roles.teachers[0])
+        self.evaluations["teacher"] = scores
+        self.recorder.evaluated("teacher", 0, scores)
+        self._log_samples("teacher", 0, texts)
+
+    def _log_samples(self, when: str, step: int, texts: list[str]) -> None:
+        chosen = list(zip(self.validation, texts, strict=True))
+        chosen = chosen[: self.config.evaluation.logged_samples]
+        decode = self.inputs.tokenizer.decode
+        self.folder.samples(
+            [
+                {
+                    "when": when,
+                    "step": step,
+                    "prompt": decode(prompt.prompt_ids_P.tolist()),
+                    "response": text,
+                    "references": list(prompt.references),
+                }
+                for prompt, text in chosen
+            ]
+        )
+
+    def _evaluator(self) -> Evaluator:
+        limit = self.config.evaluation.max_new_tokens or self.config.student.sampling.max_new_tokens
+        return Evaluator(
+            config=self.config.evaluation,
+            prompts=self.validation,
+            tokenizer=self.inputs.tokenizer,
+            max_new_tokens=limit,
+        )
+
+    def _parts(self, roles: Roles, sync: WeightSync) -> Parts:
+        return Parts(
+            prompts=self.prompts,
+            samplers=roles.samplers,
+            teachers=roles.teachers,
+            queue=roles.queue,
+            learner=roles.learner,
+            sync=sync,
+            ledger=self.ledger,
+            recorder=self.recorder,
+        )
+
+    async def _clocks(self, roles: Roles) -> dict[str, dict[str, float]]:
+        groups = {
+            "sampler": roles.samplers,
+            "teacher": roles.teachers,
+            "learner": roles.learner.ranks,
+        }
+        clocks = {}
+        for name, members in groups.items():
+            read = await asyncio.gather(*(role.call("clock") for role in members))
+            clock_metrics(self.around.hub, name, read)
+            clocks[name] = summed(read)
+        return clocks
+
+    async def _save(self, roles: Roles) -> None:
+        """Write ``student/``: weights, configuration, tokenizer and model card."""
+        self.folder.student.mkdir(exist_ok=True)
+        await roles.learner.save_model(str(self.folder.student))
+        self.inputs.tokenizer.save_pretrained(self.folder.student)
+        write_model_card(self.folder.student, self.config, self.evaluations)
+
+    def _summary(
+        self, step: int, sync: WeightSync, clocks: Mapping[str, Mapping[str, float]]
+    ) -> dict[str, Any]:
+        return {
+            "recipe": self.config.name,
+            "seed": self.config.seed,
+            "steps": step,
+            "wall_seconds": round(time.time() - self._began, 1),
+            "eval": {when: scores.rounded() for when, scores in self.evaluations.items()},
+            "ledger": self.ledger.balance().as_dict(),
+            "throughput": self.recorder.throughput(),
+            "time": clocks,
+            "weight_sync": sync.summary(),
+            "logprob_drift": {"max": self.recorder.drift_max},
+            "losses": self.recorder.losses,
+            "skipped_rows": dict(self.prompts.skipped),
+            "restarts": {"sampler": 0, "teacher": 0, "learner": 0},
+        }
+
+
+def _first(group: BaseExceptionGroup[Exception]) -> Exception:
+    """Return the error that ended the loops; the others followed from it."""
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+
+
+def _named_counts(config: RunConfig) -> str:
+    parts = [f"{config.learner.ranks} learner rank(s)"]
+    if config.uses_student:
+        parts.append(f"{config.student.replicas} student sampler(s)")
+    if config.uses_teacher:
+        parts.append(f"{config.teacher.replicas} teacher server(s)")
+    return ", ".join(parts)

@@ -1,0 +1,241 @@
+"""What comes before distillation: data, tokenizer, teacher, student, each made once and cached.
+
+A model that the recipe makes, or warms up, is the result of a session with the SFT objective:
+the same learner, queue and pipeline as the main job. Results are kept in `cache/models/<key>`,
+where the key is a hash over everything that determines them.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from actors.prompts import training_texts
+from actors.tokenizer import (
+    load_tokenizer,
+    require_same_tokenizer,
+    tokenizer_fingerprint,
+    train_tokenizer,
+)
+from configs.evaluation import EvaluationConfig
+from configs.models import ModelSource
+from configs.objective import SftConfig
+from configs.run import RunConfig
+from configs.student import StudentConfig
+from learner.make_model import make_model
+from orchestration.assembly import Models
+from orchestration.context import common_context, context_of
+from orchestration.embedded_tasks import write_embedded_tasks
+from orchestration.run_folder import RunFolder
+from orchestration.session import Inputs, Session, Surroundings
+
+RECIPE_VERSION = 1
+"""Raised when the code changes what the same settings make: old cache entries are then stale."""
+
+RoleName = Literal["teacher", "student"]
+
+
+async def prepare(
+    config: RunConfig, folder: RunFolder, around: Surroundings
+) -> tuple[RunConfig, Inputs]:
+    """Make or find everything that the main session starts from.
+
+    Returns the configuration with its data files resolved, and the session's inputs. Raises
+    ``DataError`` or ``DependencyError`` before any model loads.
+    """
+    config = _with_data(config)
+    stages = _Stages(config, folder, around)
+    tokenizer = stages.tokenizer()
+    teacher = await stages.model("teacher", tokenizer) if config.uses_teacher else None
+    student = await stages.model("student", tokenizer)
+    models = Models(student=student, teacher=teacher)
+    inputs = Inputs(
+        models=models,
+        tokenizer=tokenizer,
+        train=Path(config.data.train),
+        context=common_context(models),
+    )
+    return config, inputs
+
+
+def _with_data(config: RunConfig) -> RunConfig:
+    """Write the embedded tasks where the recipe asks for them, and name their files."""
+    if config.data.train != "embedded":
+        return config
+    rows = {"train_rows": config.data.embedded_rows, "valid_rows": config.data.validation_rows}
+    home = config.cache.expanduser() / "data" / f"embedded-{_digest({**rows, 'v': RECIPE_VERSION})}"
+    if not (home / "valid.jsonl").exists():
+        temporary = home.with_name(f".{home.name}.tmp")
+        temporary.mkdir(parents=True, exist_ok=True)
+        write_embedded_tasks(temporary, seed=0, **rows)
+        _move(temporary, home)
+    files = {"train": home / "train.jsonl", "validation": home / "valid.jsonl"}
+    return config.model_copy(update={"data": config.data.model_copy(update=files)})
+
+
+class _Stages:
+    """Makes what a recipe wants made; one method a kind of thing."""
+
+    def __init__(self, config: RunConfig, folder: RunFolder, around: Surroundings) -> None:
+        self._config = config
+        self._folder = folder
+        self._around = around
+        self._models = config.cache.expanduser() / "models"
+        self._train_digest = _file_digest(Path(config.data.train))
+
+    def tokenizer(self) -> Any:
+        """Return the run's one tokenizer: a loaded model's own, else one trained on the data.
+
+        Raises ``ConfigError`` when teacher and student come with different ones.
+        """
+        config = self._config
+        loaded = {
+            role: load_tokenizer(
+                source.model,
+                revision=source.revision,
+                trust_remote_code=source.trust_remote_code,
+            )
+            for role, source in self._sources().items()
+            if source.model
+        }
+        if len(loaded) == 2:
+            require_same_tokenizer(loaded["teacher"], loaded["student"])
+        if loaded:
+            return next(iter(loaded.values()))
+        home = self._models / f"tokenizer-{self._key({})}"
+        if not home.exists():
+            self._around.progress.announce(
+                f"training a tokenizer of {config.data.tokenizer_vocab} entries"
+            )
+            temporary = home.with_name(f".{home.name}.tmp")
+            texts = training_texts(config.data, Path(config.data.train))
+            train_tokenizer(texts, config.data.tokenizer_vocab, temporary)
+            _move(temporary, home)
+        return load_tokenizer(str(home))
+
+    async def model(self, role: RoleName, tokenizer: Any) -> str:
+        """Return the folder or hub name that ``role`` starts distillation from."""
+        source = self._sources()[role]
+        if source.warm_start is None:
+            assert source.model is not None
+            return source.model
+        home = self._models / f"{role}-{self._key(self._recipe_of(role, source, tokenizer))}"
+        if home.exists():
+            self._around.progress.announce(f"{role}: made before, taken from {home}")
+            return str(home)
+        start = source.model or self._random_model(role, source, tokenizer)
+        made = await self._train(role, source, start, tokenizer)
+        _move(made, home)
+        return str(home)
+
+    def _sources(self) -> dict[RoleName, ModelSource]:
+        sources: dict[RoleName, ModelSource] = {"student": self._config.student}
+        if self._config.uses_teacher:
+            sources["teacher"] = self._config.teacher
+        return sources
+
+    def _random_model(self, role: RoleName, source: ModelSource, tokenizer: Any) -> str:
+        assert source.make is not None
+        folder = self._folder.path / "stages" / f"{role}-random"
+        make_model(
+            source.make,
+            vocab_size=len(tokenizer),
+            eos_token_id=tokenizer.eos_token_id,
+            seed=_model_seed(role, self._config.seed),
+            folder=folder,
+        )
+        tokenizer.save_pretrained(folder)
+        return str(folder)
+
+    async def _train(self, role: RoleName, source: ModelSource, start: str, tokenizer: Any) -> Path:
+        """Run the SFT session of one model; returns the folder of its result."""
+        config = sft_config(self._config, role, source, start, self._folder.path / "stages")
+        inputs = Inputs(
+            models=Models(student=start),
+            tokenizer=tokenizer,
+            train=Path(config.data.train),
+            context=context_of(start),
+        )
+        folder = RunFolder(config)
+        await Session(config, folder, inputs, self._around).run()
+        return folder.student
+
+    def _recipe_of(self, role: RoleName, source: ModelSource, tokenizer: Any) -> Mapping[str, Any]:
+        """Everything beyond the data that determines a made model."""
+        learner = self._config.learner
+        return {
+            "role": role,
+            "seed": _model_seed(role, self._config.seed),
+            "tokenizer": tokenizer_fingerprint(tokenizer),
+            "source": source.model_dump(include=set(ModelSource.model_fields) - {"dtype"}),
+            "optimizer": learner.model_dump(
+                include={"warmup_steps", "weight_decay", "adam_betas", "max_grad_norm", "dtype"}
+            ),
+        }
+
+    def _key(self, recipe: Mapping[str, Any]) -> str:
+        data = self._config.data.model_dump(
+            mode="json", exclude={"train", "validation", "validation_rows", "corpus"}
+        )
+        return _digest({**recipe, "data": data, "train": self._train_digest, "v": RECIPE_VERSION})
+
+
+def sft_config(
+    config: RunConfig, role: RoleName, source: ModelSource, start: str, output: Path
+) -> RunConfig:
+    """Derive the configuration of the SFT session that makes or warms up one model."""
+    warm = source.warm_start
+    assert warm is not None
+    learner = config.learner.model_copy(
+        update={
+            "steps": warm.steps,
+            "batch_size": warm.batch_size,
+            "learning_rate": warm.learning_rate,
+            "checkpoint_every": 0,
+        }
+    )
+    return config.model_copy(
+        update={
+            "name": f"{role}-sft",
+            "seed": _model_seed(role, config.seed),
+            "output": output,
+            "existing": "replace",
+            "student": StudentConfig(
+                model=start, revision=source.revision, trust_remote_code=source.trust_remote_code
+            ),
+            "objective": SftConfig(),
+            "learner": learner,
+            "evaluation": EvaluationConfig(every=0),
+        }
+    )
+
+
+def _model_seed(role: RoleName, seed: int) -> int:
+    """Teacher and student of one run must not start from the same random numbers."""
+    return 2 * seed + (role == "student")
+
+
+def _move(made: Path, home: Path) -> None:
+    """Put a finished thing where the next run finds it, whole or not at all."""
+    home.parent.mkdir(parents=True, exist_ok=True)
+    staged = home.with_name(f".{home.name}.staged")
+    shutil.rmtree(staged, ignore_errors=True)
+    shutil.copytree(made, staged)
+    if home.exists():  # another run was quicker, with the same result
+        shutil.rmtree(staged)
+    else:
+        staged.rename(home)
+
+
+def _digest(value: Mapping[str, Any]) -> str:
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _file_digest(path: Path) -> str:
+    if not path.is_file():
+        return ""  # the data reader says it better, in a moment
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()

@@ -1,0 +1,49 @@
+"""The table that a run ends with."""
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+COLUMNS = {
+    "rouge_l": ("Rouge-L\nsampled", "{:.1f}"),
+    "greedy_rouge_l": ("Rouge-L\ngreedy", "{:.1f}"),
+    "exact_match": ("exact match\nsampled", "{:.1f}"),
+    "greedy_exact_match": ("exact match\ngreedy", "{:.1f}"),
+    "reverse_kl_nats": ("reverse KL\nnats/response", "{:.2f}"),
+    "nll_nats": ("gold NLL\nnats/token", "{:.3f}"),
+}
+LABELS = {"before": "student before", "after": "student after", "teacher": "teacher"}
+
+
+def result_table(summary: Mapping[str, Any]) -> str:
+    """Render the evaluations of ``summary`` and the ledger's balance as plain text."""
+    table = Table(title=f"{summary['recipe']}: {summary['steps']} steps", title_justify="left")
+    table.add_column("")
+    for heading, _ in COLUMNS.values():
+        table.add_column(heading, justify="right")
+    for when, label in LABELS.items():
+        if scores := summary["eval"].get(when):
+            cells = [_cell(scores.get(key), form) for key, (_, form) in COLUMNS.items()]
+            table.add_row(label, *cells)
+    console = Console(file=io.StringIO(), width=110, color_system=None)
+    console.print(table)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    return text + _accounts(summary)
+
+
+def _cell(value: float | None, form: str) -> str:
+    return "–" if value is None else form.format(value)
+
+
+def _accounts(summary: Mapping[str, Any]) -> str:
+    ledger, speed = summary["ledger"], summary["throughput"]
+    dropped = sum(ledger["dropped"].values())
+    return (
+        f"ledger: {ledger['issued']} issued = {ledger['consumed']} consumed + {dropped} dropped "
+        f"+ {ledger['in_flight']} in flight; "
+        f"weight pushes: {summary['weight_sync']['count']}, every one proved; "
+        f"{speed['pairs_per_second']:.1f} pairs/s"
+    )

@@ -1,0 +1,72 @@
+"""Carries the learner's weights into every running sampler, and checks that they arrived."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from configs.errors import WeightSyncError
+from configs.wire import WeightProof
+from orchestration.learner_group import LearnerGroup
+from orchestration.roles import Role
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyncRecord:
+    """One proved push."""
+
+    version: int
+    seconds: float
+    """From asking the learner to the last sampler's proof."""
+    pause_seconds: float
+    """Longest time that a sampler stood still for the load."""
+    probe_difference: float
+    """Largest disagreement over the probe, nats."""
+
+
+class WeightSync:
+    """Pushes are all or nothing: every sampler proves the version, or the run ends."""
+
+    def __init__(self, learner: LearnerGroup, samplers: Sequence[Role]) -> None:
+        self._learner = learner
+        self._samplers = samplers
+        self.records: list[SyncRecord] = []
+        self.bytes_per_push = 0
+
+    async def push(self) -> SyncRecord:
+        """Push the current weights: one buffer, shared by all samplers, never in this process.
+
+        Raises ``WeightSyncError`` when a sampler does not hold what the learner sent.
+        """
+        start = time.monotonic()
+        manifest, buffer = self._learner.publish_weights()
+        proofs: list[WeightProof] = await asyncio.gather(
+            *(sampler.call("load_weights", manifest, buffer) for sampler in self._samplers)
+        )
+        for sampler, proof in zip(self._samplers, proofs, strict=True):
+            if proof.version != self._learner.step:
+                raise WeightSyncError(
+                    f"{sampler.name} holds weight version {proof.version} after a push of "
+                    f"{self._learner.step}; the run cannot go on with unknown weights"
+                )
+        record = SyncRecord(
+            version=self._learner.step,
+            seconds=time.monotonic() - start,
+            pause_seconds=max(proof.seconds for proof in proofs),
+            probe_difference=max(proof.probe_difference for proof in proofs),
+        )
+        self.bytes_per_push = proofs[0].nbytes
+        self.records.append(record)
+        return record
+
+    def summary(self) -> dict[str, float | int | bool]:
+        """Return the ``weight_sync`` section of summary.json."""
+        seconds = [record.seconds for record in self.records]
+        return {
+            "count": len(self.records),
+            "seconds_p50": round(median(seconds), 5) if seconds else 0.0,
+            "bytes": self.bytes_per_push,
+            "verified": bool(self.records),
+            "probe_difference_max": max((r.probe_difference for r in self.records), default=0.0),
+        }

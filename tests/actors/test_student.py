@@ -1,0 +1,297 @@
+"""The student sampler: trajectories, weight pushes, and the proof of each."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    LlamaConfig,
+    OPTConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from actors.student import StudentSampler, request_seed
+from configs.errors import DataError, WeightSyncError
+from configs.sampling import Sampling
+from configs.student import StudentConfig
+from configs.wire import Prompt, Uid, WeightManifest
+from learner.weights import flatten_weights, make_manifest
+
+CONTEXT, VOCABULARY, HIDDEN = 64, 61, 32
+IDS = {"vocab_size": VOCABULARY, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+GQA = {
+    **IDS,
+    "hidden_size": HIDDEN,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 48,
+    "max_position_embeddings": CONTEXT,
+}
+FAMILIES = {
+    "gpt2": lambda: GPT2Config(n_embd=HIDDEN, n_layer=2, n_head=4, n_positions=CONTEXT, **IDS),
+    "opt": lambda: OPTConfig(
+        hidden_size=HIDDEN,
+        word_embed_proj_dim=HIDDEN,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        ffn_dim=48,
+        max_position_embeddings=CONTEXT,
+        **IDS,
+    ),
+    "llama": lambda: LlamaConfig(**GQA),
+    "qwen2": lambda: Qwen2Config(tie_word_embeddings=True, **GQA),
+    "qwen3": lambda: Qwen3Config(head_dim=16, **GQA),
+}
+TIED = {"gpt2", "opt", "qwen2"}
+PROBE = np.array([3, 17, 42, 5, 60, 8, 2, 11, 3, 29, 33, 7], np.int32)
+
+
+def make_model(family: str, seed: int) -> PreTrainedModel:
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(FAMILIES[family]()).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
+
+
+def make_sampler(family: str, seed: int) -> StudentSampler:
+    """Start an engine with the weights of ``seed``."""
+    torch.set_num_threads(1)
+    folder = Path(mkdtemp())
+    make_model(family, seed).save_pretrained(folder)
+    config = StudentConfig(sampling=Sampling(temperature=1.0, top_p=1.0, max_new_tokens=16))
+    return StudentSampler(config, model=str(folder), seed=0)
+
+
+@cache
+def shared() -> StudentSampler:
+    """One GPT-2 sampler; every test that fails a push ends with a good one."""
+    return make_sampler("gpt2", seed=1)
+
+
+def make_prompts(count: int = 4) -> list[Prompt]:
+    rng = np.random.default_rng(0)
+    return [
+        Prompt(
+            uid=Uid(0, i, 0),
+            row=i,
+            prompt_ids_P=rng.integers(3, VOCABULARY, rng.integers(1, 40)).astype(np.int32),
+        )
+        for i in range(count)
+    ]
+
+
+@torch.no_grad()
+def learner_logprobs(model: PreTrainedModel, ids: np.ndarray) -> np.ndarray:
+    tensor = torch.from_numpy(ids.astype(np.int64))
+    logprobs = model(tensor[None]).logits[0, :-1].float().log_softmax(-1)
+    return logprobs.gather(-1, tensor[1:, None])[:, 0].numpy()
+
+
+def make_push(
+    model: PreTrainedModel, version: int, state: dict[str, torch.Tensor] | None = None
+) -> tuple[WeightManifest, np.ndarray]:
+    tensors, buffer = flatten_weights(model.state_dict() if state is None else state)
+    manifest = make_manifest(
+        tensors,
+        buffer,
+        version=version,
+        probe_ids=PROBE,
+        probe_logprobs=learner_logprobs(model, PROBE),
+        probe_tolerance=1e-4,
+    )
+    return manifest, buffer
+
+
+def largest_difference(sampler: StudentSampler, model: PreTrainedModel) -> float:
+    """Largest |log mu by the sampler - log q by transformers| over freshly drawn responses."""
+    differences = []
+    for trajectory in sampler.generate(make_prompts()):
+        prompt, response = trajectory.prompt.prompt_ids_P, trajectory.response
+        expected = learner_logprobs(model, np.concatenate([prompt, response.ids_T]))
+        assert response.behaviour_logprobs_T is not None
+        differences.append(
+            np.abs(response.behaviour_logprobs_T - expected[len(prompt) - 1 :]).max()
+        )
+    return float(max(differences))
+
+
+def test_a_seed_is_a_stable_function_of_run_and_uid_in_vllms_range():
+    assert request_seed(0, Uid(0, 7, 0)) == 3418262116352164388
+    seeds = {
+        request_seed(r, Uid(e, o, s))
+        for r in (0, 1)
+        for e in (0, 1)
+        for o in (0, 1)
+        for s in (0, 1)
+    }
+    assert len(seeds) == 16
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("family", FAMILIES)
+def test_after_a_push_sampler_and_learner_agree(family: str):
+    sampler, model = make_sampler(family, seed=1), make_model(family, seed=2)
+    assert ("lm_head.weight" in dict(model.named_parameters())) == (family not in TIED)
+    assert largest_difference(sampler, model) > 0.1  # it starts with other weights
+    manifest, buffer = make_push(model, version=3)
+    buffer.flags.writeable = False  # as Ray's object store gives it
+    proof = sampler.load_weights(manifest, buffer)
+    assert (proof.version, sampler.weight_version) == (3, 3)
+    assert proof.probe_difference < 1e-4
+    assert proof.nbytes == buffer.nbytes
+    assert largest_difference(sampler, model) < 1e-4
+    again = make_model(family, seed=4)
+    sampler.load_weights(*make_push(again, version=4))
+    assert largest_difference(sampler, again) < 1e-4
+    sampler.close()
+
+
+@pytest.mark.engine
+def test_bfloat16_weights_arrive_unchanged():
+    model = make_model("gpt2", seed=5).bfloat16()
+    rounded = make_model("gpt2", seed=5)
+    rounded.load_state_dict(model.state_dict())
+    tensors, buffer = flatten_weights(model.state_dict())
+    manifest = replace(
+        make_push(rounded, version=shared().weight_version)[0],
+        tensors=tensors,
+        nbytes=buffer.nbytes,
+        checksum=make_push(rounded, 0, dict(model.state_dict()))[0].checksum,
+    )
+    assert {spec.dtype for spec in manifest.tensors} == {"bfloat16"}
+    assert shared().load_weights(manifest, buffer).probe_difference < 1e-4
+
+
+def without_head(model: PreTrainedModel) -> tuple[WeightManifest, np.ndarray]:
+    state = {k: v for k, v in model.state_dict().items() if k != "lm_head.weight"}
+    return make_push(model, 20, state)
+
+
+def stale_head(model: PreTrainedModel) -> tuple[WeightManifest, np.ndarray]:
+    old = make_model("gpt2", seed=1).state_dict()["lm_head.weight"]
+    return make_push(model, 20, {**model.state_dict(), "lm_head.weight": old})
+
+
+def stale_layer(model: PreTrainedModel) -> tuple[WeightManifest, np.ndarray]:
+    name = "transformer.h.1.mlp.c_proj.weight"
+    old = make_model("gpt2", seed=1).state_dict()[name]
+    return make_push(model, 20, {**model.state_dict(), name: old})
+
+
+def flipped_byte(model: PreTrainedModel) -> tuple[WeightManifest, np.ndarray]:
+    manifest, buffer = make_push(model, 20)
+    buffer[1234] ^= 1
+    return manifest, buffer
+
+
+def wrong_shape(model: PreTrainedModel) -> tuple[WeightManifest, np.ndarray]:
+    name = "transformer.h.0.mlp.c_fc.weight"
+    return make_push(model, 20, {**model.state_dict(), name: model.state_dict()[name].T})
+
+
+def older_version(model: PreTrainedModel) -> tuple[WeightManifest, np.ndarray]:
+    return make_push(model, 9)
+
+
+def not_finite(model: PreTrainedModel) -> tuple[WeightManifest, np.ndarray]:
+    bias = torch.full_like(model.state_dict()["transformer.ln_f.bias"], torch.nan)
+    return make_push(model, 20, {**model.state_dict(), "transformer.ln_f.bias": bias})
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize(
+    ("make_bad", "message"),
+    [
+        (without_head, "lacks tensor lm_head.weight"),
+        (stale_head, "is not proved"),
+        (stale_layer, "is not proved"),
+        (flipped_byte, "damaged on its way"),
+        (wrong_shape, r"c_fc.weight with shape \(128, 32\)"),
+        (older_version, "version 9, older than version 10"),
+        (not_finite, "is not proved"),
+    ],
+)
+def test_a_bad_push_is_an_error_and_nothing_is_generated_until_a_good_one(
+    make_bad: Callable[[PreTrainedModel], tuple[WeightManifest, np.ndarray]], message: str
+):
+    sampler = shared()
+    sampler.weight_version = 0  # so that the tests may run in any order
+    sampler.load_weights(*make_push(make_model("gpt2", seed=1), version=10))
+    model = make_model("gpt2", seed=2)
+    with pytest.raises(WeightSyncError, match=message):
+        sampler.load_weights(*make_bad(model))
+    assert sampler.weight_version == 10
+    with pytest.raises(WeightSyncError, match="does not generate with unproved weights"):
+        sampler.generate(make_prompts())
+    sampler.load_weights(*make_push(model, version=21))
+    assert largest_difference(sampler, model) < 1e-4
+
+
+@pytest.mark.engine
+def test_a_push_that_fails_half_way_leaves_an_engine_that_can_be_repaired():
+    sampler, model = shared(), make_model("gpt2", seed=6)
+    manifest, buffer = make_push(model, version=30)
+    shapes = {spec.name: tuple(spec.shape) for spec in manifest.tensors}
+    name = "transformer.h.1.attn.c_attn.weight"
+    shapes[name] = shapes[name][::-1]
+    bent = tuple(spec._replace(shape=shapes[spec.name]) for spec in manifest.tensors)
+    sampler._expected, kept = shapes, sampler._expected  # past the first check, into vLLM's loader
+    with pytest.raises(WeightSyncError, match="refused weight push 30"):
+        sampler.load_weights(replace(manifest, tensors=bent), buffer)
+    sampler._expected = kept
+    sampler.load_weights(manifest, buffer)
+    assert largest_difference(sampler, model) < 1e-4
+
+
+@pytest.mark.engine
+def test_trajectories_carry_their_prompt_and_the_version_that_drew_them():
+    sampler, prompts = shared(), make_prompts(5)
+    sampler.load_weights(*make_push(make_model("gpt2", seed=3), version=40))
+    trajectories = sampler.generate(prompts)
+    assert [t.prompt for t in trajectories] == prompts
+    assert {t.weight_version for t in trajectories} == {40}
+    assert sampler.generate([]) == []
+
+
+@pytest.mark.engine
+def test_what_is_drawn_depends_on_the_uid_and_not_on_the_batch():
+    sampler, prompts = shared(), make_prompts(6)
+    whole = {t.prompt.uid: t.response for t in sampler.generate(prompts)}
+    parts = sampler.generate(prompts[4:]) + sampler.generate(prompts[:4])
+    for trajectory in parts:
+        expected = whole[trajectory.prompt.uid]
+        assert trajectory.response.ids_T.tolist() == expected.ids_T.tolist()
+        assert trajectory.response.behaviour_logprobs_T is not None
+        assert expected.behaviour_logprobs_T is not None
+        assert (
+            trajectory.response.behaviour_logprobs_T.tobytes()
+            == expected.behaviour_logprobs_T.tobytes()
+        )
+    other = replace(prompts[0], uid=Uid(0, 0, 1))
+    assert (
+        sampler.generate([other])[0].response.ids_T.tolist() != whole[prompts[0].uid].ids_T.tolist()
+    )
+
+
+@pytest.mark.engine
+def test_a_prompt_that_does_not_fit_is_named():
+    long = Prompt(uid=Uid(2, 5, 1), row=9, prompt_ids_P=np.full(49, 5, np.int32))
+    with pytest.raises(DataError, match=r"prompt 2/5/1 \(row 9\) has 49 tokens.* context of 64"):
+        shared().generate([long])
+    fits = replace(long, prompt_ids_P=np.full(48, 5, np.int32))
+    assert len(shared().generate([fits])) == 1
+    one = Sampling(temperature=0.0, top_p=1.0, max_new_tokens=1)
+    assert len(shared().generate([long], one)[0].response.ids_T) == 1

@@ -1,0 +1,483 @@
+"""The teacher server: what is drawn, what is cached, what is scored, and what is refused."""
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
+
+from actors.model_folder import model_fingerprint
+from actors.teacher import TeacherServer
+from configs.errors import DataError, DependencyError, NonFiniteError
+from configs.sampling import Sampling
+from configs.teacher import TeacherConfig
+from configs.wire import Prompt, Response, Trajectory, Uid
+
+VOCAB = 61
+CONTEXT = 32
+
+
+class FakeEngine:
+    """``VllmEngine``'s interface; a response is a function of prompt, sampling and seed."""
+
+    def __init__(self) -> None:
+        self.generated: list[list[int]] = []
+        self.seeds: list[int] = []
+        self.closed = False
+
+    def generate(
+        self, prompts: Sequence[np.ndarray], *, sampling: Sampling, seeds: Sequence[int]
+    ) -> list[Response]:
+        self.generated += [prompt.tolist() for prompt in prompts]
+        self.seeds += seeds
+        return [self._respond(seed, sampling) for seed in seeds]
+
+    def _respond(self, seed: int, sampling: Sampling) -> Response:
+        rng = np.random.default_rng(seed if sampling.temperature else 0)
+        count = rng.integers(1, sampling.max_new_tokens + 1)
+        return Response(
+            ids_T=rng.integers(0, VOCAB, count).astype(np.int32),
+            finish_reason="stop",
+            behaviour_logprobs_T=np.full(count, -3.0, np.float32),
+        )
+
+    def prompt_logprobs(self, sequences: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return [-np.arange(1, len(ids), dtype=np.float32) for ids in sequences]
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def refuse_to_start() -> FakeEngine:
+    raise AssertionError("the engine was started")
+
+
+def save_teacher(folder: Path, seed: int = 0) -> str:
+    torch.set_num_threads(1)
+    torch.manual_seed(seed)
+    model = GPT2LMHeadModel(
+        GPT2Config(vocab_size=VOCAB, n_positions=CONTEXT, n_embd=16, n_layer=1, n_head=2)
+    )
+    for weight in model.parameters():
+        torch.nn.init.normal_(weight, std=0.3)
+    model.save_pretrained(folder)
+    return str(folder)
+
+
+def make_prompt(*ids: int, ordinal: int = 0, epoch: int = 0, sample: int = 0, gold=None) -> Prompt:
+    return Prompt(
+        uid=Uid(epoch, ordinal, sample),
+        row=100 + ordinal,
+        prompt_ids_P=np.array(ids, np.int32),
+        gold_ids_T=None if gold is None else np.array(gold, np.int32),
+    )
+
+
+def make_trajectory(prompt: Prompt, *ids: int, version: int = 3) -> Trajectory:
+    response = Response(
+        ids_T=np.array(ids, np.int32),
+        finish_reason="length",
+        behaviour_logprobs_T=np.full(len(ids), -2.0, np.float32),
+    )
+    return Trajectory(prompt=prompt, response=response, weight_version=version)
+
+
+def make_server(
+    model: str,
+    cache_folder: Path | None = None,
+    *,
+    engine: FakeEngine | None = None,
+    seed: int = 0,
+    needs_logprobs: bool = True,
+    **config: object,
+) -> TeacherServer:
+    settings = {"sampling": Sampling(temperature=1.0, top_p=1.0, max_new_tokens=8)} | config
+    return TeacherServer(
+        TeacherConfig.model_validate(settings),
+        model=model,
+        seed=seed,
+        cache_folder=cache_folder,
+        needs_logprobs=needs_logprobs,
+        start_engine=(lambda: engine) if engine else refuse_to_start,
+    )
+
+
+def logprobs(response: Response | None) -> np.ndarray:
+    assert response is not None and response.teacher_logprobs_T is not None
+    return response.teacher_logprobs_T
+
+
+def plain_logprobs(model: str, prompt: np.ndarray, response: np.ndarray):
+    ids = torch.from_numpy(np.concatenate([prompt, response])).long()
+    with torch.no_grad():
+        logits = AutoModelForCausalLM.from_pretrained(model).eval()(ids[None]).logits[0]
+    logprobs = torch.log_softmax(logits, dim=-1).numpy()
+    start = len(prompt) - 1
+    return logprobs[np.arange(start, start + len(response)), response], logprobs[start]
+
+
+PROMPTS = [make_prompt(5, 6, 7, ordinal=0), make_prompt(9, ordinal=1), make_prompt(4, 4, ordinal=2)]
+
+
+def test_respond_gives_the_engine_s_response_with_the_teacher_s_log_probabilities(tmp_path: Path):
+    model = save_teacher(tmp_path / "p")
+    engine = FakeEngine()
+    responses = make_server(model, tmp_path, engine=engine).respond(PROMPTS)
+    assert engine.generated == [[5, 6, 7], [9], [4, 4]]
+    for prompt, response in zip(PROMPTS, responses, strict=True):
+        expected_T, _ = plain_logprobs(model, prompt.prompt_ids_P, response.ids_T)
+        assert response.behaviour_logprobs_T is None  # not drawn by the student
+        np.testing.assert_allclose(logprobs(response), expected_T, atol=1e-5)
+
+
+def test_the_same_prompt_has_the_same_response_in_every_epoch_sample_and_batch(tmp_path: Path):
+    model = save_teacher(tmp_path / "p")
+    engine = FakeEngine()
+    server = make_server(model, engine=engine)
+    first, twin, other = server.respond(
+        [make_prompt(5, 6), make_prompt(5, 6, sample=1), make_prompt(8, ordinal=1)]
+    )
+    (again,) = server.respond([make_prompt(5, 6, ordinal=77, epoch=4)])
+    assert first.ids_T.tolist() == twin.ids_T.tolist() == again.ids_T.tolist()
+    assert first.ids_T.tolist() != other.ids_T.tolist()
+    assert engine.generated == [[5, 6], [8]]  # once per prompt
+
+    alone = make_server(model, engine=FakeEngine()).respond([make_prompt(5, 6, epoch=9)])[0]
+    assert alone.ids_T.tolist() == first.ids_T.tolist()  # nor does it depend on the batch
+
+
+def test_a_second_run_finds_everything_and_starts_no_engine(tmp_path: Path):
+    model = save_teacher(tmp_path / "p")
+    first = make_server(model, tmp_path / "cache", engine=FakeEngine())
+    made = first.respond(PROMPTS)
+    assert first.statistics()["cache_misses"] == 3
+    first.close()
+
+    second = make_server(model, tmp_path / "cache")  # would raise if it started an engine
+    found = second.respond([*PROMPTS, PROMPTS[0]])
+
+    assert second.statistics() == {
+        "cache_hits": 4,
+        "cache_misses": 0,
+        "generated_tokens": 0,
+        "scored_tokens": 0,
+        "cache_corrupt": 0,
+        "cache_failures": 0,
+    }
+    for old, new in zip(made, found, strict=False):
+        assert old.ids_T.tolist() == new.ids_T.tolist()
+        assert logprobs(old).tobytes() == logprobs(new).tobytes()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"sampling": Sampling(temperature=0.7, top_p=1.0, max_new_tokens=8)},
+        {"sampling": Sampling(temperature=1.0, top_p=0.9, max_new_tokens=8)},
+        {"sampling": Sampling(temperature=1.0, top_p=1.0, max_new_tokens=7)},
+        {"dtype": "bfloat16"},
+        {"max_model_len": 16},
+    ],
+)
+def test_another_way_of_drawing_is_another_entry(tmp_path: Path, change: dict):
+    model = save_teacher(tmp_path / "p")
+    make_server(model, tmp_path, engine=FakeEngine()).respond(PROMPTS)
+    server = make_server(model, tmp_path, engine=FakeEngine(), **change)
+    server.respond(PROMPTS)
+    assert server.statistics()["cache_misses"] == 3
+
+
+def test_a_greedy_response_is_shared_by_runs_of_every_seed(tmp_path: Path):
+    model = save_teacher(tmp_path / "p")
+    greedy = Sampling(temperature=0.0, top_p=1.0, max_new_tokens=8)
+    make_server(model, tmp_path, engine=FakeEngine(), sampling=greedy, seed=1).respond(PROMPTS)
+    make_server(model, tmp_path, sampling=greedy, seed=2).respond(PROMPTS)  # starts no engine
+
+
+def test_another_teacher_never_reads_the_first_one_s_responses(tmp_path: Path):
+    one, two = save_teacher(tmp_path / "one"), save_teacher(tmp_path / "two", seed=1)
+    make_server(one, tmp_path, engine=FakeEngine()).respond(PROMPTS)
+    server = make_server(two, tmp_path, engine=FakeEngine())
+    server.respond(PROMPTS)
+    assert server.statistics()["cache_misses"] == 3
+    assert len(list(tmp_path.glob("teacher-*.sqlite3"))) == 2
+
+
+def test_the_fingerprint_follows_content_and_not_names_or_dates(tmp_path: Path):
+    one, twin = Path(save_teacher(tmp_path / "one")), Path(save_teacher(tmp_path / "twin"))
+    fingerprint = model_fingerprint(one, dtype="float32")
+    assert len(fingerprint) == 32
+    assert model_fingerprint(twin, dtype="float32") == fingerprint
+    assert model_fingerprint(one, dtype="bfloat16") != fingerprint
+    (twin / "README.md").write_text("says nothing about log p")
+    assert model_fingerprint(twin, dtype="float32") == fingerprint
+    weights = bytearray((twin / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (twin / "model.safetensors").write_bytes(weights)
+    assert model_fingerprint(twin, dtype="float32") != fingerprint
+    config = json.loads((one / "config.json").read_text()) | {"layer_norm_epsilon": 0.1}
+    (one / "config.json").write_text(json.dumps(config))
+    assert model_fingerprint(one, dtype="float32") != fingerprint
+
+
+def test_a_damaged_entry_is_made_again_and_counted(tmp_path: Path):
+    model = save_teacher(tmp_path / "p")
+    made = make_server(model, tmp_path, engine=FakeEngine()).respond(PROMPTS)
+    (path,) = tmp_path.glob("teacher-*.sqlite3")
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE responses SET record = substr(record, 1, 30) WHERE rowid = 1")
+    connection.close()
+
+    engine = FakeEngine()
+    server = make_server(model, tmp_path, engine=engine)
+    again = server.respond(PROMPTS)
+
+    assert [r.ids_T.tolist() for r in again] == [r.ids_T.tolist() for r in made]
+    assert engine.generated == [[5, 6, 7]]
+    assert server.statistics()["cache_corrupt"] == 1
+    assert server.statistics()["cache_hits"] == 2
+
+
+def test_cache_off_writes_nothing_but_still_draws_once_a_run(tmp_path: Path):
+    model, engine = save_teacher(tmp_path / "p"), FakeEngine()
+    server = make_server(model, tmp_path / "cache", engine=engine, cache=False)
+    server.respond(PROMPTS)
+    server.respond(PROMPTS)
+    assert len(engine.generated) == 3
+    assert not (tmp_path / "cache").exists()
+
+
+def test_gold_responses_start_no_engine_and_are_scored_once(tmp_path: Path):
+    model = save_teacher(tmp_path / "p")
+    prompts = [make_prompt(5, 6, gold=[7, 8, 1]), make_prompt(5, 6, ordinal=1, gold=[9, 1])]
+    server = make_server(model, tmp_path, response="gold")
+    responses = server.respond(prompts)
+    assert [response.ids_T.tolist() for response in responses] == [[7, 8, 1], [9, 1]]
+    assert {response.finish_reason for response in responses} == {"stop"}
+    for prompt, response in zip(prompts, responses, strict=True):
+        expected_T, _ = plain_logprobs(model, prompt.prompt_ids_P, response.ids_T)
+        np.testing.assert_allclose(logprobs(response), expected_T, atol=1e-5)
+    server.respond(prompts)
+    assert server.statistics()["scored_tokens"] == 5
+    assert server.statistics()["cache_hits"] == 2
+
+
+def test_a_row_without_a_gold_response_is_named(tmp_path: Path):
+    server = make_server(save_teacher(tmp_path / "p"), response="gold")
+    with pytest.raises(DataError, match=r"row 107 has no gold response"):
+        server.respond([make_prompt(5, gold=[1]), make_prompt(5, ordinal=7)])
+
+
+@pytest.mark.parametrize("first_token", [True, False])
+def test_score_joins_prompt_teacher_and_student(tmp_path: Path, first_token: bool):
+    model = save_teacher(tmp_path / "p")
+    server = make_server(model, engine=FakeEngine(), first_token_distribution=first_token)
+    trajectories = [
+        make_trajectory(PROMPTS[0], 3, 1),
+        make_trajectory(PROMPTS[1], 8, 8, 8, 2, 1, version=4),
+        make_trajectory(PROMPTS[2], 60),
+    ]
+    teacher_responses = server.respond(PROMPTS)
+
+    tuples = server.score(trajectories, teacher_responses)
+
+    assert [item.weight_version for item in tuples] == [3, 4, 3]
+    for item, trajectory, teacher in zip(tuples, trajectories, teacher_responses, strict=True):
+        assert item.prompt is trajectory.prompt
+        assert item.teacher_response is teacher
+        student = item.student_response
+        assert student is not None
+        assert student.ids_T is trajectory.response.ids_T
+        assert student.behaviour_logprobs_T is trajectory.response.behaviour_logprobs_T
+        expected_T, expected_first_V = plain_logprobs(
+            model, item.prompt.prompt_ids_P, student.ids_T
+        )
+        np.testing.assert_allclose(logprobs(student), expected_T, atol=1e-5)
+        if first_token:
+            assert item.teacher_first_token_logprobs_V is not None
+            np.testing.assert_allclose(
+                item.teacher_first_token_logprobs_V, expected_first_V, atol=1e-5
+            )
+        else:
+            assert item.teacher_first_token_logprobs_V is None
+
+
+def test_a_black_box_teacher_scores_nothing_and_a_later_run_reuses_its_responses(tmp_path: Path):
+    model = save_teacher(tmp_path / "p")
+    black_box = make_server(model, tmp_path, engine=FakeEngine(), needs_logprobs=False)
+    drawn = black_box.respond(PROMPTS)
+    (item, *_) = black_box.score([make_trajectory(p, 3, 1) for p in PROMPTS], drawn)
+    assert drawn[0].teacher_logprobs_T is None
+    assert item.student_response is not None and item.student_response.teacher_logprobs_T is None
+    assert item.teacher_first_token_logprobs_V is None
+    assert black_box.statistics()["scored_tokens"] == 0
+
+    white_box = make_server(model, tmp_path)  # draws nothing: it would start an engine
+    scored = white_box.respond(PROMPTS)
+    assert [r.ids_T.tolist() for r in scored] == [r.ids_T.tolist() for r in drawn]
+    assert all(r.teacher_logprobs_T is not None for r in scored)
+    third = make_server(model, tmp_path)
+    third.respond(PROMPTS)
+    assert third.statistics()["scored_tokens"] == 0
+
+
+def test_a_gold_black_box_needs_neither_engine_nor_cache(tmp_path: Path):
+    server = make_server(save_teacher(tmp_path / "p"), response="gold", needs_logprobs=False)
+    (response,) = server.respond([make_prompt(5, gold=[7, 1])])
+    assert response.ids_T.tolist() == [7, 1] and response.teacher_logprobs_T is None
+
+
+def test_evaluation_generations_are_seeded_by_uid_and_never_cached(tmp_path: Path):
+    model, engine = save_teacher(tmp_path / "p"), FakeEngine()
+    server = make_server(model, tmp_path, engine=engine)
+    sampling = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=8)
+    prompts = [make_prompt(5, 6, sample=0), make_prompt(5, 6, sample=1)]
+    first, second = server.generate(prompts, sampling)
+    (again,) = server.generate(prompts[1:], sampling)
+    assert first.ids_T.tolist() != second.ids_T.tolist() == again.ids_T.tolist()
+    assert first.behaviour_logprobs_T is None
+    assert logprobs(first)[0] == -3.0
+    assert len(engine.generated) == 3
+    assert server.statistics()["cache_misses"] == 0
+
+
+def test_seeds_change_with_the_run_and_fit_sixty_three_bits(tmp_path: Path):
+    model, engines = save_teacher(tmp_path / "p"), [FakeEngine(), FakeEngine()]
+    for seed, engine in enumerate(engines):
+        make_server(model, engine=engine, seed=seed).respond(PROMPTS)
+    assert len({*engines[0].seeds, *engines[1].seeds}) == 6
+    assert all(0 <= seed < 2**63 for engine in engines for seed in engine.seeds)
+
+
+def test_the_vllm_scorer_shares_the_engine_and_refuses_first_token_distributions(tmp_path: Path):
+    model, engine = save_teacher(tmp_path / "p"), FakeEngine()
+    server = make_server(model, engine=engine, scorer="vllm", first_token_distribution=False)
+    prompt = make_prompt(5, 6, 7)
+    (item,) = server.score([make_trajectory(prompt, 3, 1)], server.respond([prompt]))
+    assert logprobs(item.student_response).tolist() == [-3.0, -4.0]
+    with pytest.raises(ValidationError, match=r"set teacher\.first_token_distribution=false"):
+        TeacherConfig.model_validate({"scorer": "vllm"})
+
+
+@pytest.mark.parametrize("bad_id", [VOCAB, -1])
+def test_a_token_outside_the_vocabulary_names_the_prompt(tmp_path: Path, bad_id: int):
+    server = make_server(save_teacher(tmp_path / "p"), engine=FakeEngine())
+    message = rf"prompt 0/4/0 \(row 104\) holds token id .*vocabulary of {VOCAB}"
+    with pytest.raises(DataError, match=message):
+        server.respond([make_prompt(5), make_prompt(5, bad_id, ordinal=4)])
+    trajectory = make_trajectory(make_prompt(5, ordinal=4), 3, bad_id)
+    with pytest.raises(DataError, match=message):
+        server.score([trajectory], [trajectory.response])
+
+
+def test_a_sequence_longer_than_the_teacher_s_context_names_the_prompt(tmp_path: Path):
+    server = make_server(save_teacher(tmp_path / "p"), engine=FakeEngine())
+    prompt = make_prompt(*[5] * 30, ordinal=4)
+    server.score_responses([prompt], [make_trajectory(prompt, 1, 2).response])  # 32 just fits
+    with pytest.raises(DataError, match=r"prompt 0/4/0 \(row 104\) makes 33 tokens.*of 32"):
+        server.score_responses([prompt], [make_trajectory(prompt, 1, 2, 3).response])
+    with pytest.raises(DataError, match=r"makes 32 tokens, too long"):
+        server.respond([make_prompt(*[5] * 32, ordinal=4)])
+
+
+def test_log_probabilities_that_are_not_finite_name_the_uid_and_are_not_cached(tmp_path: Path):
+    model = save_teacher(tmp_path / "p")
+    broken = GPT2LMHeadModel.from_pretrained(model)
+    with torch.no_grad():
+        broken.transformer.wte.weight[9] = torch.nan  # seen by the second prompt's input only
+    broken.lm_head.weight = torch.nn.Parameter(torch.ones(VOCAB, 16))
+    broken.config.tie_word_embeddings = False
+    broken.save_pretrained(model)
+    server = make_server(model, tmp_path, engine=FakeEngine())
+    with pytest.raises(NonFiniteError, match=r"for 0/1/0 \(row 101\) are not finite"):
+        server.respond(PROMPTS)
+    with pytest.raises(NonFiniteError, match=r"for 0/1/0 \(row 101\)"):
+        server.respond([PROMPTS[1]])
+    trajectories = [make_trajectory(prompt, 3) for prompt in PROMPTS]
+    with pytest.raises(NonFiniteError, match=r"for 0/1/0"):
+        server.score(trajectories, [trajectory.response for trajectory in trajectories])
+
+
+@pytest.mark.parametrize(
+    ("leave_out", "message"),
+    [
+        ("model.safetensors", r"holds no weights \(\*\.safetensors or \*\.bin\)"),
+        ("config.json", r"holds no config\.json"),
+    ],
+)
+def test_an_incomplete_model_folder_is_named(tmp_path: Path, leave_out: str, message: str):
+    model = save_teacher(tmp_path / "p")
+    (tmp_path / "p" / leave_out).unlink()
+    with pytest.raises(DependencyError, match=rf"model folder {model} {message}"):
+        make_server(model)
+
+
+def test_a_model_that_does_not_exist_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for name in (str(tmp_path / "nothing"), "nobody/no-such-model"):
+        with pytest.raises(DependencyError, match=f"model {name} is neither a folder nor"):
+            make_server(name)
+
+
+def test_a_config_that_is_no_config_is_named(tmp_path: Path):
+    model = save_teacher(tmp_path / "p")
+    (tmp_path / "p" / "config.json").write_text("{broken")
+    with pytest.raises(DependencyError, match=rf"teacher {model}: config\.json cannot be read"):
+        make_server(model)
+
+
+def test_close_ends_the_engine_that_was_started(tmp_path: Path):
+    model, engine = save_teacher(tmp_path / "p"), FakeEngine()
+    server = make_server(model, tmp_path, engine=engine)
+    server.warm_up()
+    assert not engine.closed
+    server.close()
+    assert engine.closed
+    make_server(model, tmp_path).close()  # nothing started: nothing to end
+
+
+def test_empty_calls_start_nothing(tmp_path: Path):
+    server = make_server(save_teacher(tmp_path / "p"), tmp_path)
+    assert server.respond([]) == []
+    assert server.score([], []) == []
+    assert server.generate([], Sampling(temperature=0.0, top_p=1.0, max_new_tokens=8)) == []
+
+
+@pytest.mark.engine
+def test_real_vllm_draws_the_same_response_twice_and_both_scorers_agree(tmp_path: Path):
+    from actors.vllm_environment import vllm_environment
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in vllm_environment(threads=1, kv_cache_gib=0.25).items():
+            patch.setenv(name, value)
+        model = save_teacher(tmp_path / "p")
+        sampling = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=8)
+        config = TeacherConfig.model_validate(
+            {"sampling": sampling, "first_token_distribution": False}
+        )
+        by_torch = TeacherServer(config, model=model, seed=0, cache_folder=None)
+        responses = by_torch.respond(PROMPTS)
+        assert by_torch._engine is not None
+        by_vllm = TeacherServer(
+            config.model_copy(update={"scorer": "vllm"}),
+            model=model,
+            seed=0,
+            cache_folder=None,
+            start_engine=by_torch._running_engine,
+        )
+        again = by_vllm.respond([replace(p, uid=Uid(1, 9, 0)) for p in reversed(PROMPTS)])
+        for left, right in zip(responses, reversed(again), strict=True):
+            assert left.ids_T.tolist() == right.ids_T.tolist()
+            np.testing.assert_allclose(logprobs(left), logprobs(right), atol=1e-4)
+        generated = by_torch.generate(PROMPTS, sampling)
+        scored, _ = by_torch.score_responses(PROMPTS, generated)
+        for left, right in zip(generated, scored, strict=True):
+            np.testing.assert_allclose(logprobs(left), logprobs(right), atol=1e-4)
+        by_torch.close()

@@ -1,0 +1,48 @@
+"""Builders that several tests share: small wire values, made from what a test cares about."""
+
+import numpy as np
+
+from configs.wire import PreferenceTuple, Prompt, Response, Trajectory, Uid
+
+
+def ids(*values: int) -> np.ndarray:
+    return np.array(values, np.int32)
+
+
+def prompt(ordinal: int = 0, *, epoch: int = 0, sample: int = 0) -> Prompt:
+    return Prompt(
+        uid=Uid(epoch, ordinal, sample),
+        row=ordinal,
+        prompt_ids_P=ids(5, 6, 7),
+        gold_ids_T=ids(8, 2),
+        references=("gold",),
+    )
+
+
+def response(
+    *tokens: int, behaviour: float | None = None, teacher: float | None = None
+) -> Response:
+    tokens = tokens or (8, 9, 2)
+    return Response(
+        ids_T=ids(*tokens),
+        finish_reason="stop",
+        behaviour_logprobs_T=_constant(behaviour, len(tokens)),
+        teacher_logprobs_T=_constant(teacher, len(tokens)),
+    )
+
+
+def trajectory(of: Prompt, version: int = 0) -> Trajectory:
+    return Trajectory(prompt=of, response=response(behaviour=-1.0), weight_version=version)
+
+
+def pair(of: Prompt, version: int = 0) -> PreferenceTuple:
+    return PreferenceTuple(
+        prompt=of,
+        teacher_response=response(4, 3, 2, teacher=-0.5),
+        student_response=response(behaviour=-1.0, teacher=-2.0),
+        weight_version=version,
+    )
+
+
+def _constant(value: float | None, length: int) -> np.ndarray | None:
+    return None if value is None else np.full(length, value, np.float32)

@@ -1,0 +1,120 @@
+"""Roles in real Ray actors: references, errors with their types, deaths, impossible requests."""
+
+import asyncio
+import os
+from functools import partial
+
+import numpy as np
+import pytest
+
+from configs.cluster import ClusterConfig
+from configs.errors import DataError, DependencyError
+from orchestration.launcher import RayLauncher
+from orchestration.placement import require_resources
+from orchestration.roles import RoleError
+
+pytestmark = pytest.mark.e2e
+
+
+class Part:
+    def __init__(self, name: str) -> None:
+        if name == "broken":
+            raise DataError("no such file: x.jsonl; give one that exists")
+        self.name = name
+
+    def double(self, values: np.ndarray) -> np.ndarray:
+        return 2 * values
+
+    def two(self) -> tuple[str, str]:
+        return self.name, os.environ.get("MARK", "")
+
+    def fail(self) -> None:
+        raise DataError("row 3 is bad")
+
+    def die(self) -> None:
+        os._exit(1)
+
+
+class AsyncPart:
+    def __init__(self) -> None:
+        self.event = asyncio.Event()
+
+    async def wait(self) -> str:
+        await self.event.wait()
+        return "woken"
+
+    async def wake(self) -> None:
+        self.event.set()
+
+
+@pytest.fixture(scope="module")
+def launcher():
+    with RayLauncher(ClusterConfig(local_cpus=2), "test-roles") as launcher:
+        yield launcher
+
+
+def _part(launcher: RayLauncher, name: str = "ok"):
+    return launcher.role("sampler-0", partial(Part, name), environment={"MARK": "set"})
+
+
+def test_a_value_travels_from_role_to_role_by_reference(launcher):
+    async def story():
+        first, second = _part(launcher), _part(launcher)
+        await asyncio.gather(first.call("build"), second.call("build"))
+        doubled = await second.call("double", first.submit("double", np.arange(3)))
+        name, mark = first.submit("two", returns=2)
+        answer = doubled.tolist(), await first.fetch(name), await first.fetch(mark)
+        clock = await first.call("clock")
+        await asyncio.gather(first.stop(), second.stop())
+        return answer, clock
+
+    answer, clock = asyncio.run(story())
+    assert answer == ([0, 4, 8], "ok", "set")
+    assert set(clock["by_method"]) == {"double", "two"}
+
+
+def test_an_error_keeps_its_type_and_its_one_sentence(launcher):
+    async def story():
+        role = _part(launcher)
+        await role.call("build")
+        try:
+            await role.call("double", role.submit("fail"))
+        finally:
+            await role.stop()
+
+    with pytest.raises(DataError, match=r"^row 3 is bad$"):
+        asyncio.run(story())
+
+
+def test_an_error_while_building_keeps_its_type(launcher):
+    with pytest.raises(DataError, match=r"x\.jsonl"):
+        asyncio.run(_part(launcher, "broken").call("build"))
+
+
+def test_a_dead_actor_is_named(launcher):
+    async def story():
+        role = _part(launcher)
+        await role.call("build")
+        await role.call("die")
+
+    with pytest.raises(RoleError, match="sampler-0 died"):
+        asyncio.run(story())
+
+
+def test_an_asynchronous_part_serves_a_call_while_another_waits(launcher):
+    async def story():
+        role = launcher.role("queue", AsyncPart, asynchronous=True)
+        await role.call("build")
+        waiting = role.submit("wait")
+        await role.call("wake")
+        answer = await role.fetch(waiting)
+        await role.stop()
+        return answer
+
+    assert asyncio.run(story()) == "woken"
+
+
+def test_an_impossible_request_says_what_is_asked_and_what_there_is(launcher):
+    config = ClusterConfig.model_validate({"sampler": {"cpus": 64}, "teacher": {"gpus": 1}})
+    with pytest.raises(DependencyError, match=r"CPU: 64\.5 asked, 2 there; GPU: 1 asked, 0 there"):
+        require_resources(config, {"sampler": 1, "teacher": 1})

@@ -1,0 +1,84 @@
+"""Roles in this process: references, order, time-outs, the clock."""
+
+import asyncio
+import time
+
+import pytest
+
+from orchestration.local import LocalRole
+from orchestration.roles import RoleError
+
+
+class Part:
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def note(self, text: str, seconds: float = 0.0) -> str:
+        time.sleep(seconds)
+        self.seen.append(text)
+        return text
+
+    def two(self) -> tuple[int, int]:
+        return 1, 2
+
+    def nothing(self) -> None:
+        return None
+
+    async def later(self, text: str) -> str:
+        await asyncio.sleep(0)
+        return text
+
+
+def _with_role(story):
+    async def run():
+        part = Part()
+        role = LocalRole("part-0", lambda: part, timeout=5)
+        await role.call("build")
+        try:
+            return await story(role, part)
+        finally:
+            await role.stop()
+
+    return asyncio.run(run())
+
+
+def test_a_reference_given_as_argument_arrives_as_its_value():
+    async def story(role, part):
+        return await role.call("later", role.submit("note", "a"))
+
+    assert _with_role(story) == "a"
+
+
+def test_calls_run_one_at_a_time_in_the_order_they_were_submitted():
+    async def story(role, part):
+        await asyncio.gather(role.submit("note", "slow", 0.05), role.submit("note", "quick"))
+        return part.seen
+
+    assert _with_role(story) == ["slow", "quick"]
+
+
+def test_two_returns_are_two_references_and_none_is_two_nones():
+    async def story(role, part):
+        first, second = role.submit("two", returns=2)
+        return [await second, await first, *[await r for r in role.submit("nothing", returns=2)]]
+
+    assert _with_role(story) == [2, 1, None, None]
+
+
+def test_a_call_that_takes_too_long_names_the_role():
+    async def story(role, part):
+        await role.call("note", "x", 0.3, timeout=0.05)
+
+    with pytest.raises(RoleError, match=r"part-0 gave no answer in"):
+        _with_role(story)
+
+
+def test_the_clock_books_what_a_method_took():
+    async def story(role, part):
+        await role.call("restart_clock")
+        await role.call("note", "x", 0.05)
+        return await role.call("clock")
+
+    clock = _with_role(story)
+    assert clock["by_method"]["note"] >= 0.05
+    assert clock["busy_seconds"] >= 0.05

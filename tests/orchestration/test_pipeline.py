@@ -1,0 +1,167 @@
+"""The loops, over parts without models: order, lag, balance, errors, stopping."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from configs.errors import WeightSyncError
+from configs.run import RunConfig
+from orchestration.learner_group import LearnerGroup
+from orchestration.ledger import Ledger
+from orchestration.local import LocalRole
+from orchestration.pipeline import Parts, Pipeline, Slots
+from orchestration.replay import ReplayQueue
+from orchestration.weight_sync import WeightSync
+from tests.orchestration.fake_parts import (
+    DeafSampler,
+    FakeLearner,
+    FakePrompts,
+    FakeRecorder,
+    FakeSampler,
+    FakeTeacher,
+)
+
+
+class Rig:
+    """A pipeline over fake parts, and what is worth looking at afterwards."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        steps: int = 5,
+        lag: int = 0,
+        samplers: Sequence[FakeSampler] = (),
+        objective: str = "dpkd",
+        learner: FakeLearner | None = None,
+    ) -> None:
+        self.config = RunConfig.model_validate(
+            {
+                "student": {"model": "s", "batch_size": 4},
+                "teacher": {"model": "t"},
+                "objective": {"type": objective},
+                "learner": {"steps": steps, "batch_size": 4},
+                "replay": {"max_policy_lag": lag},
+            }
+        )
+        self.samplers = list(samplers) or [FakeSampler()]
+        self.learner = learner or FakeLearner()
+        self.recorder = FakeRecorder()
+        self.ledger = Ledger(folder / "events.jsonl")
+        self.evaluated: list[int] = []
+
+    async def run(self, *, stop_after: int | None = None) -> Pipeline:
+        roles = [_role(f"sampler-{i}", part) for i, part in enumerate(self.samplers)]
+        teacher, queue = _role("teacher-0", FakeTeacher()), _role("queue", self._queue())
+        group = LearnerGroup([_role("learner-0", self.learner)])
+        every = [*roles, teacher, queue, *group.ranks]
+        await asyncio.gather(*(role.call("build") for role in every))
+        sync = WeightSync(group, roles)
+        parts = Parts(
+            prompts=FakePrompts(),  # type: ignore[arg-type]
+            samplers=roles,
+            teachers=[teacher],
+            queue=queue,
+            learner=group,
+            sync=sync,
+            ledger=self.ledger,
+            recorder=self.recorder,  # type: ignore[arg-type]
+        )
+        pipeline = Pipeline(self.config, parts, self._evaluate)
+        if stop_after:
+            self.recorder.stepped = _stopping(self.recorder, pipeline, stop_after)  # type: ignore[method-assign]
+        try:
+            await sync.push()
+            await asyncio.wait_for(pipeline.run(), 20)
+        finally:
+            await asyncio.gather(*(role.stop() for role in every))
+        return pipeline
+
+    def _queue(self) -> ReplayQueue:
+        return ReplayQueue(self.config.replay)
+
+    async def _evaluate(self, step: int) -> None:
+        self.evaluated.append(step)
+
+
+def _role(name: str, part: object) -> LocalRole:
+    return LocalRole(name, lambda: part, timeout=10)
+
+
+def _stopping(recorder: FakeRecorder, pipeline: Pipeline, after: int):
+    original = recorder.stepped
+
+    def stepped(step: int, *rest: object) -> None:
+        original(step, *rest)  # type: ignore[arg-type]
+        if step == after:
+            pipeline.stop()
+
+    return stepped
+
+
+def test_lockstep_learns_from_every_prompt_once_in_order_with_the_weights_that_drew_it(tmp_path):
+    rig = Rig(tmp_path, steps=5)
+    asyncio.run(rig.run())
+    learned = [pair.uid.ordinal for batch in rig.learner.batches for pair in batch]
+    assert learned == list(range(20))
+    versions = [{pair.weight_version for pair in batch} for batch in rig.learner.batches]
+    assert versions == [{0}, {1}, {2}, {3}, {4}]
+    balance = rig.ledger.balance()
+    assert (balance.issued, balance.consumed, balance.in_flight) == (20, 20, 0)
+
+
+def test_lockstep_holds_with_several_samplers_that_share_a_batch(tmp_path):
+    rig = Rig(tmp_path, steps=4, samplers=[FakeSampler(), FakeSampler(seconds=0.02)])
+    asyncio.run(rig.run())
+    assert rig.recorder.lags == [0] * 16
+    assert all(sampler.calls >= 4 for sampler in rig.samplers)
+
+
+def test_overlap_uses_the_lag_it_is_allowed_and_no_more(tmp_path):
+    rig = Rig(tmp_path, steps=8, lag=2, learner=FakeLearner(seconds=0.03))
+    asyncio.run(rig.run())
+    assert max(rig.recorder.lags) == 2
+    assert rig.ledger.balance().in_flight == 0
+
+
+def test_sft_learns_from_gold_responses_without_sampler_or_teacher(tmp_path):
+    rig = Rig(tmp_path, steps=3, objective="sft", samplers=[FakeSampler(fails_at=1)])
+    asyncio.run(rig.run())
+    assert [pair.student_response for pair in rig.learner.batches[0]] == [None] * 4
+    assert rig.samplers[0].calls == 0
+
+
+def test_an_error_of_a_sampler_ends_the_run_with_that_error(tmp_path):
+    rig = Rig(tmp_path, samplers=[FakeSampler(fails_at=3)])
+    with pytest.raises(ExceptionGroup) as caught:
+        asyncio.run(rig.run())
+    assert "the sampler broke" in str(caught.value.exceptions[0])
+    assert len(rig.learner.batches) == 2
+
+
+def test_a_sampler_that_keeps_old_weights_ends_the_run(tmp_path):
+    with pytest.raises(ExceptionGroup) as caught:
+        asyncio.run(Rig(tmp_path, samplers=[DeafSampler()]).run())
+    assert isinstance(caught.value.exceptions[0], WeightSyncError)
+
+
+def test_stop_finishes_the_step_under_way(tmp_path):
+    rig = Rig(tmp_path, steps=50)
+    pipeline = asyncio.run(rig.run(stop_after=2))
+    assert (pipeline.step, rig.learner.step) == (2, 2)
+    assert rig.ledger.balance().consumed == 8
+
+
+def test_slots_close_when_enough_is_learned():
+    async def story() -> list[int]:
+        slots = Slots(window=4, total=6)
+        taken = [await slots.take(10)]
+        await slots.learned(4)
+        taken.append(await slots.take(10))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(slots.take(1), 0.05)
+        return taken
+
+    assert asyncio.run(story()) == [4, 2]

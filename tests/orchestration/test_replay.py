@@ -1,0 +1,350 @@
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import numpy as np
+import pytest
+
+from configs.errors import ConfigError
+from configs.replay import ReplayConfig
+from configs.wire import Uid
+from orchestration.replay import PutResult, ReplayQueue
+from orchestration.uid_set import UidSet
+from tests.orchestration.replay_builders import BYTES, Clock, gold, ordinals, pair, pairs, uid
+
+
+def queue(clock: Clock | None = None, **config: Any) -> ReplayQueue:
+    return ReplayQueue(ReplayConfig(**config), clock=clock or Clock())
+
+
+def run(coroutine: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(coroutine, 5))
+
+
+async def settled(task: "asyncio.Task[Any]") -> bool:
+    """Let everything that can go on go on; returns whether the task has ended."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+    return task.done()
+
+
+def test_pairs_of_these_tests_have_the_size_that_their_bounds_assume() -> None:
+    assert pair(0).nbytes == BYTES == 32
+
+
+def test_a_lease_takes_the_lowest_uids_in_order_and_says_their_lags() -> None:
+    async def scenario() -> None:
+        replay = queue(max_policy_lag=3)
+        await replay.put([pair(3, version=5), pair(1, version=4), gold(2), pair(0, version=3)])
+        lease, tuples = await replay.lease(3, 6)
+        assert ordinals(tuples) == [0, 1, 2]
+        assert lease.uids == (uid(0), uid(1), uid(2))
+        assert lease.weight_versions == (3, 4, None)
+        assert lease.lags == (3, 2)
+        assert lease.stale == ()
+        assert not lease.exhausted
+
+    run(scenario())
+
+
+def test_a_lease_waits_for_a_full_batch() -> None:
+    async def scenario() -> None:
+        replay = queue()
+        await replay.put(pairs(0))
+        waiting = asyncio.create_task(replay.lease(2, 0))
+        assert not await settled(waiting)
+        await replay.put(pairs(1))
+        assert ordinals((await waiting)[1]) == [0, 1]
+
+    run(scenario())
+
+
+def test_a_lease_that_times_out_is_empty_and_takes_nothing() -> None:
+    async def scenario() -> None:
+        replay = queue()
+        await replay.put(pairs(0))
+        for timeout in (0.0, 0.01):
+            lease, tuples = await replay.lease(2, 0, timeout)
+            assert (lease.uids, tuples, lease.exhausted) == ((), [], False)
+        assert (await replay.statistics())["depth"] == 1
+
+    run(scenario())
+
+
+def test_put_is_idempotent_in_every_state() -> None:
+    async def scenario() -> None:
+        replay = queue()
+        assert await replay.put(pairs(0, 1, 0)) == PutResult(2, 1, 0)
+        assert await replay.put(pairs(0)) == PutResult(0, 1, 0)
+        lease, _ = await replay.lease(1, 0)
+        assert await replay.put(pairs(0)) == PutResult(0, 1, 0)
+        await replay.ack(lease.id, 1)
+        await replay.drop([uid(1)], "nonfinite")
+        assert await replay.put(pairs(0, 1)) == PutResult(0, 0, 2)
+        statistics = await replay.statistics()
+        assert (statistics["duplicates"], statistics["late"]) == (3, 2)
+        assert (statistics["acked"], statistics["dropped"], statistics["held"]) == (1, 1, 0)
+        assert statistics["dropped_nonfinite"] == 1
+        assert statistics["last_acked_step"] == 1
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("bound", [{"max_tuples": 2}, {"max_bytes": 1024}])
+def test_a_full_queue_makes_producers_wait_until_an_ack_and_admits_piece_by_piece(
+    bound: dict[str, int],
+) -> None:
+    async def scenario() -> None:
+        replay = queue(**bound)
+        capacity = bound.get("max_tuples") or 1024 // BYTES
+        putting = asyncio.create_task(replay.put(pairs(*range(2 * capacity))))
+        assert not await settled(putting)
+        assert (await replay.statistics())["held"] == capacity
+        lease, _ = await replay.lease(capacity, 0)
+        assert not await settled(putting), "leased tuples count too"
+        await replay.ack(lease.id, 1)
+        assert await putting == PutResult(2 * capacity, 0, 0)
+        lease, tuples = await replay.lease(capacity, 0)
+        assert ordinals(tuples) == list(range(capacity, 2 * capacity))
+
+    run(scenario())
+
+
+def test_a_tuple_larger_than_the_byte_bound_is_admitted_alone() -> None:
+    async def scenario() -> None:
+        replay = queue(max_bytes=1024)
+        await replay.put(pairs(0))
+        putting = asyncio.create_task(replay.put([pair(1, tokens=1000)]))
+        assert not await settled(putting)
+        lease, _ = await replay.lease(1, 0)
+        await replay.ack(lease.id, 1)
+        assert await putting == PutResult(1, 0, 0)
+
+    run(scenario())
+
+
+def test_a_batch_that_the_bounds_cannot_hold_is_an_error_and_no_deadlock() -> None:
+    async def scenario() -> None:
+        replay = queue(max_bytes=1024)
+        leasing = asyncio.create_task(replay.lease(33, 0))
+        putting = asyncio.create_task(replay.put(pairs(*range(33))))
+        with pytest.raises(ConfigError, match=r"full with 32 tuples.*needs 33.*max_bytes \(1024\)"):
+            await leasing
+        putting.cancel()
+
+    run(scenario())
+
+
+def test_a_cancelled_put_keeps_what_fitted_and_the_rest_can_be_put_again() -> None:
+    async def scenario() -> None:
+        replay = queue(max_tuples=2)
+        putting = asyncio.create_task(replay.put(pairs(0, 1, 2)))
+        assert not await settled(putting)
+        putting.cancel()
+        assert await settled(putting)
+        assert (await replay.statistics())["waiting_puts"] == 0
+        lease, _ = await replay.lease(2, 0)
+        await replay.ack(lease.id, 1)
+        assert await replay.put(pairs(0, 1, 2)) == PutResult(1, 0, 2)
+
+    run(scenario())
+
+
+def test_stale_tuples_are_redrawn_and_not_delivered() -> None:
+    async def scenario() -> None:
+        replay = queue(max_policy_lag=1)
+        await replay.put([pair(0, version=0), pair(1, version=1), pair(2, version=2)])
+        lease, tuples = await replay.lease(2, 2)
+        assert ordinals(tuples) == [1, 2]
+        assert lease.stale == (uid(0),)
+        assert lease.lags == (1, 0)
+        assert await replay.put(pairs(0)) == PutResult(0, 1, 0), "it has not been handed out yet"
+        taken = await replay.take_stale(5)
+        assert ordinals(taken) == [0]
+        assert await replay.take_stale(5) == []
+        assert (await replay.statistics())["redrawing"] == 1
+        assert await replay.put(pairs(0, version=2)) == PutResult(1, 0, 0)
+        lease, tuples = await replay.lease(1, 2)
+        assert (tuples[0].weight_version, lease.lags) == (2, (0,))
+
+    run(scenario())
+
+
+def test_a_lease_that_finds_too_few_because_of_staleness_says_so_once_and_then_waits() -> None:
+    async def scenario() -> None:
+        replay = queue()
+        await replay.put([pair(0, version=0), pair(1, version=1)])
+        lease, tuples = await replay.lease(2, 1)
+        assert (lease.uids, lease.stale, tuples) == ((), (uid(0),), [])
+        waiting = asyncio.create_task(replay.lease(2, 1))
+        assert not await settled(waiting)
+        await replay.take_stale(1)
+        await replay.put(pairs(0, version=1))
+        assert ordinals((await waiting)[1]) == [0, 1]
+
+    run(scenario())
+
+
+def test_tuples_without_student_response_never_grow_stale() -> None:
+    async def scenario() -> None:
+        replay = queue()
+        await replay.put([gold(0)])
+        lease, _ = await replay.lease(1, 1_000)
+        assert lease.uids == (uid(0),)
+
+    run(scenario())
+
+
+def test_a_tuple_from_the_future_is_a_programmer_error() -> None:
+    async def scenario() -> None:
+        replay = queue()
+        await replay.put([pair(0, version=2)])
+        with pytest.raises(AssertionError):
+            await replay.lease(1, 1)
+
+    run(scenario())
+
+
+def test_an_expired_lease_is_delivered_again_and_a_waiting_lease_gets_it() -> None:
+    async def scenario() -> None:
+        replay = ReplayQueue(ReplayConfig(lease_seconds=0.02))
+        await replay.put(pairs(0))
+        first, _ = await replay.lease(1, 0)
+        second, tuples = await replay.lease(1, 0)
+        assert ordinals(tuples) == [0]
+        assert second.id != first.id
+        assert (await replay.statistics())["expired"] == 1
+
+    run(scenario())
+
+
+def test_a_late_ack_counts_for_what_is_queued_again() -> None:
+    async def scenario() -> None:
+        clock = Clock()
+        replay = queue(clock, lease_seconds=10)
+        await replay.put(pairs(0, 1))
+        lease, _ = await replay.lease(2, 0)
+        clock.now = 10.0
+        assert (await replay.statistics())["depth"] == 2
+        assert await replay.ack(lease.id, 1) == [uid(0), uid(1)]
+        assert await replay.ack(lease.id, 1) == []
+        statistics = await replay.statistics()
+        assert (statistics["acked"], statistics["depth"], statistics["late_acks"]) == (2, 0, 2)
+
+    run(scenario())
+
+
+def test_a_late_ack_does_not_count_for_what_another_lease_holds() -> None:
+    async def scenario() -> None:
+        clock = Clock()
+        replay = queue(clock, lease_seconds=10)
+        await replay.put(pairs(0, 1))
+        first, _ = await replay.lease(2, 0)
+        clock.now = 10.0
+        second, _ = await replay.lease(1, 0)
+        assert await replay.ack(first.id, 1) == [uid(1)]
+        assert await replay.ack(second.id, 2) == [uid(0)]
+
+    run(scenario())
+
+
+def test_a_late_ack_ends_a_redraw() -> None:
+    async def scenario() -> None:
+        clock = Clock()
+        replay = queue(clock, lease_seconds=10)
+        await replay.put(pairs(0))
+        lease, _ = await replay.lease(1, 0)
+        clock.now = 10.0
+        assert (await replay.lease(1, 1))[0].stale == (uid(0),)
+        await replay.take_stale(1)
+        assert await replay.ack(lease.id, 1) == [uid(0)]
+        assert await replay.put(pairs(0, version=1)) == PutResult(0, 0, 1)
+
+    run(scenario())
+
+
+def test_a_released_lease_is_delivered_again_and_its_ack_consumes_nothing() -> None:
+    async def scenario() -> None:
+        replay = queue()
+        await replay.put(pairs(0))
+        first, _ = await replay.lease(1, 0)
+        await replay.release(first.id)
+        await replay.release(first.id)
+        second, _ = await replay.lease(1, 0)
+        assert await replay.ack(first.id, 1) == []
+        assert await replay.ack(second.id, 1) == [uid(0)]
+        assert await replay.ack(second.id, 1) == []
+
+    run(scenario())
+
+
+def test_a_lease_of_another_life_of_the_queue_acks_nothing() -> None:
+    async def scenario() -> None:
+        before, after = queue(), queue()
+        for replay in (before, after):
+            await replay.put(pairs(0))
+        old, _ = await before.lease(1, 0)
+        await after.lease(1, 0)
+        assert await after.ack(old.id, 1) == []
+
+    run(scenario())
+
+
+def test_dropped_uids_leave_their_lease_and_never_come_back() -> None:
+    async def scenario() -> None:
+        replay = queue()
+        await replay.put(pairs(0, 1, 2))
+        lease, _ = await replay.lease(2, 0)
+        assert await replay.drop([uid(1), uid(2), uid(7)], "poison") == [uid(1), uid(2), uid(7)]
+        assert await replay.drop([uid(1)], "poison") == []
+        assert await replay.ack(lease.id, 1) == [uid(0)]
+        assert await replay.drop([uid(0)], "nonfinite") == []
+        assert await replay.put(pairs(7)) == PutResult(0, 0, 1)
+        assert (await replay.statistics())["seen"] == 4
+
+    run(scenario())
+
+
+def test_a_closed_queue_gives_its_rest_and_then_says_that_it_is_exhausted() -> None:
+    async def scenario() -> None:
+        replay = queue()
+        await replay.put(pairs(0))
+        waiting = asyncio.create_task(replay.lease(2, 0))
+        assert not await settled(waiting)
+        await replay.close()
+        last, tuples = await waiting
+        assert (ordinals(tuples), last.exhausted) == ([0], False)
+        waiting = asyncio.create_task(replay.lease(2, 0))
+        assert not await settled(waiting), "the leased rest might come back"
+        await replay.ack(last.id, 1)
+        assert (await waiting)[0].exhausted
+
+    run(scenario())
+
+
+def test_a_closed_queue_waits_for_redraws_and_refuses_new_uids() -> None:
+    async def scenario() -> None:
+        replay = queue()
+        await replay.put([pair(0, version=0), pair(1, version=1)])
+        await replay.lease(2, 1, 0.0)
+        await replay.take_stale(1)
+        await replay.close()
+        waiting = asyncio.create_task(replay.lease(2, 1))
+        assert not await settled(waiting)
+        with pytest.raises(AssertionError, match="after close"):
+            await replay.put(pairs(9))
+        assert await replay.put(pairs(0, version=1)) == PutResult(1, 0, 0)
+        assert ordinals((await waiting)[1]) == [0, 1]
+
+    run(scenario())
+
+
+def test_a_set_of_uids_finished_in_any_order_collapses_to_one_run() -> None:
+    uids = UidSet()
+    order = np.random.default_rng(0).permutation(1000)
+    assert all(uids.add(Uid(epoch, int(o), s)) for o in order for epoch in (0, 1) for s in (0, 1))
+    assert not uids.add(Uid(1, 500, 1))
+    assert (len(uids), uids.runs) == (4000, 4)
+    assert Uid(0, 999, 0) in uids
+    assert Uid(0, 1000, 0) not in uids
+    assert Uid(2, 0, 0) not in uids

@@ -1,0 +1,43 @@
+"""What a run leaves on disk, and what becomes of the run before it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from configs.errors import ConfigError
+from configs.run import RunConfig
+from orchestration.run_folder import RunFolder
+
+
+def _config(output: Path, **changes: object) -> RunConfig:
+    source = {"model": "m"}
+    return RunConfig.model_validate(
+        {"name": "r", "output": output, "student": source, "teacher": source, **changes}
+    )
+
+
+def test_the_folder_holds_the_resolved_config_and_a_status(tmp_path):
+    folder = RunFolder(_config(tmp_path))
+    assert "seed: 0" in (folder.path / "config.yaml").read_text()
+    assert json.loads((folder.path / "status.json").read_text())["state"] == "running"
+
+
+def test_an_earlier_run_is_kept_under_a_number_by_default(tmp_path):
+    for _ in range(3):
+        RunFolder(_config(tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["r", "r.1", "r.2"]
+
+
+def test_an_earlier_run_may_be_replaced_or_a_reason_to_refuse(tmp_path):
+    (RunFolder(_config(tmp_path)).path / "mark").touch()
+    RunFolder(_config(tmp_path, existing="replace"))
+    assert not (tmp_path / "r" / "mark").exists()
+    with pytest.raises(ConfigError, match="holds an earlier run"):
+        RunFolder(_config(tmp_path, existing="refuse"))
+
+
+def test_a_file_in_the_way_is_an_error_that_names_it(tmp_path):
+    (tmp_path / "r").write_text("")
+    with pytest.raises(ConfigError, match="a file is in the way"):
+        RunFolder(_config(tmp_path))
