@@ -7,7 +7,8 @@ from huggingface_hub import snapshot_download
 
 from configs.errors import DependencyError
 
-_DESCRIPTIONS = ("config.json", "generation_config.json", "*.py")
+# Not only config.json: the id that ends a response may be named in any of these.
+_DESCRIPTIONS = ("config.json", "generation_config.json", "tokenizer*.json", "*.py")
 
 
 def model_folder(model: str, *, revision: str | None = None) -> Path:
@@ -37,10 +38,10 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def model_fingerprint(folder: Path, *, dtype: str) -> str:
-    """Return 32 hexadecimal digits that change whenever log p(y | x) might.
+    """Return 32 hexadecimal digits that change whenever a response or its log p might.
 
-    Hashes the content of the configurations, remote code and weights of ``folder``, and the
-    number format they are served in; about a second a gigabyte.
+    Hashes the content of the configurations, tokenizer, remote code and weights of ``folder``,
+    and the number format they are served in; about a second a gigabyte.
     """
     digest = hashlib.blake2b(dtype.encode(), digest_size=16)
     described = {path for pattern in _DESCRIPTIONS for path in folder.glob(pattern)}

@@ -6,6 +6,7 @@ text are read that way; JSON is held as text and Parquet as Arrow columns (``tab
 """
 
 import json
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,7 @@ class _LineReader:
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
         """Open the file; ``columns`` make no difference here."""
         self._file = path.open("rb")
+        weakref.finalize(self, self._file.close)
 
     def scan(self) -> Iterator[Scanned]:
         """Yield every line that is not blank; its address is its first byte."""

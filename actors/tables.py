@@ -1,6 +1,7 @@
 """Tabular formats: CSV, read in place, and Parquet, held as Arrow columns."""
 
 import csv
+import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Self
@@ -111,6 +112,7 @@ class _CsvLines:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
+        weakref.finalize(self, file.close)
         self.address = 0
         self.line = 0
 

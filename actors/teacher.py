@@ -23,6 +23,7 @@ from transformers import AutoConfig
 from actors.model_folder import model_fingerprint, model_folder
 from actors.scoring import Scorer, TorchScorer, VllmScorer
 from actors.teacher_cache import TeacherCache, response_key
+from actors.vllm_engine import VllmEngine
 from configs.errors import DataError, DependencyError, NonFiniteError
 from configs.sampling import Sampling
 from configs.teacher import TeacherConfig
@@ -42,6 +43,10 @@ class Engine(Protocol):
         """Return (L-1,) float32 for each (L,) int32 sequence."""
         ...
 
+    def warm_up(self) -> None:
+        """Generate once."""
+        ...
+
     def close(self) -> None:
         """End the engine."""
         ...
@@ -58,6 +63,7 @@ class TeacherServer:
         seed: int,
         cache_folder: Path | None,
         needs_logprobs: bool = True,
+        exit_on_engine_death: bool = False,
         start_engine: Callable[[], Engine] | None = None,
     ) -> None:
         """Find the model's files and open the cache; load no weights yet.
@@ -65,8 +71,9 @@ class TeacherServer:
         ``model`` is a folder or hub name, ``seed`` the run's. ``cache_folder`` None, or
         ``config.cache`` false, keeps responses for this run only. ``needs_logprobs`` false is
         the black-box teacher of text-only objectives: nothing is ever scored.
-        ``start_engine`` None starts vLLM. Raises DependencyError when the model is
-        incomplete or the cache cannot be written.
+        With ``exit_on_engine_death`` the process ends when vLLM fails, so that Ray restarts
+        the actor. ``start_engine`` None starts vLLM. Raises DependencyError when the model
+        is incomplete or the cache cannot be written.
         """
         self._config = config
         self._seed = seed
@@ -74,6 +81,7 @@ class TeacherServer:
         self._folder = model_folder(model, revision=config.revision)
         self._vocab_size, self._context = _limits(self._folder, config)
         self._cache = TeacherCache(self._cache_path(cache_folder))
+        self._exit_on_engine_death = exit_on_engine_death
         self._start_engine = start_engine or self._start_vllm
         self._engine: Engine | None = None
         self._scorer: Scorer | None = None
@@ -84,7 +92,7 @@ class TeacherServer:
         """Start now whatever an uncached prompt would start, so that no batch waits for it."""
         with self._lock:
             if self._config.response == "generate":
-                self._running_engine()
+                self._running_engine().warm_up()
             if self._needs_logprobs:
                 self._running_scorer()
 
@@ -260,9 +268,6 @@ class TeacherServer:
         return self._scorer
 
     def _start_vllm(self) -> Engine:
-        # Imported here: a teacher with gold or cached responses never pays for vLLM.
-        from actors.vllm_engine import VllmEngine
-
         return VllmEngine(
             str(self._folder),
             dtype=self._config.dtype,
@@ -271,6 +276,7 @@ class TeacherServer:
             trust_remote_code=self._config.trust_remote_code,
             gpu_memory_utilization=self._config.gpu_memory_utilization,
             tensor_parallel=self._config.tensor_parallel,
+            exit_on_death=self._exit_on_engine_death,
         )
 
     def _cache_path(self, folder: Path | None) -> Path | None:
@@ -306,8 +312,7 @@ class TeacherServer:
                     f"the teacher's vocabulary of {self._vocab_size}; teacher and student must "
                     "share a tokenizer"
                 )
-            # To generate, and for vLLM to score, one more token has to fit.
-            spare = 1 if response is None or self._config.scorer == "vllm" else 0
+            spare = 1 if response is None else 0  # room for at least one token to generate
             if len(ids) + spare > self._context:
                 raise DataError(
                     f"prompt {prompt.uid} (row {prompt.row}) makes {len(ids)} tokens, too long "

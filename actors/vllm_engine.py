@@ -1,19 +1,19 @@
 """One vLLM engine in this process: token ids in; token ids and log-probabilities out.
 
 vLLM is imported when an engine is built and not before: importing this module is cheap. Several
-engines can live in one process, also beside DeepSpeed; ``_start`` says what that takes.
+engines can live in one process, also beside DeepSpeed; ``vllm_start`` says what that takes.
 """
 
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from actors.model_folder import model_folder
-from actors.vllm_environment import vllm_environment
+from actors.vllm_start import start_vllm, transport
 from configs.errors import DataError, DependencyError, WeightSyncError
 from configs.sampling import Sampling
 from configs.student import WeightTransfer
@@ -47,11 +47,12 @@ class VllmEngine:
     ) -> None:
         folder = str(model_folder(model, revision=revision))
         self._hf_config, self._stop_ids = _describe(folder, trust_remote_code)
+        self._trust_remote_code = trust_remote_code
         self._exit_on_death = exit_on_death
         self._alive = True
         self.weight_transfer = transport(weight_transfer) if receives_weights else None
         """``object_store``, ``nccl`` or ``ipc``; None: this engine takes no weights."""
-        self._llm: LLM | None = _start(
+        self._llm: LLM | None = start_vllm(
             model=folder,
             skip_tokenizer_init=True,
             generation_config="vllm",
@@ -160,7 +161,9 @@ class VllmEngine:
         from transformers import AutoModelForCausalLM
 
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(self._hf_config)
+            model = AutoModelForCausalLM.from_config(
+                self._hf_config, trust_remote_code=self._trust_remote_code
+            )
         return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
     def close(self) -> None:
@@ -211,20 +214,6 @@ class VllmEngine:
             )
 
 
-def transport(wanted: WeightTransfer) -> str:
-    """Return how weights reach an engine on this machine's device.
-
-    ``nccl`` (packed broadcast between GPUs) and ``ipc`` (learner and sampler share a GPU) are
-    vLLM's own, driven from the learner by ``learner.weights.open_cuda_sender``. That path follows
-    vLLM's documented protocol and has not been run on a GPU.
-    """
-    if wanted != "auto":
-        return wanted
-    import torch
-
-    return "nccl" if torch.cuda.is_available() else "object_store"
-
-
 def _describe(folder: str, trust_remote_code: bool) -> "tuple[PretrainedConfig, list[int]]":
     """Return the model's configuration and the ids that end a response."""
     from transformers import AutoConfig, AutoTokenizer, GenerationConfig
@@ -260,83 +249,24 @@ def _tokenizer_end(auto_tokenizer: Any, folder: str, trust_remote_code: bool) ->
     return tokenizer.eos_token_id
 
 
-def _start(*, transport: str | None, **options: Any) -> "LLM":
-    """Start vLLM in this process, which may already hold other engines and a process group.
-
-    An existing torch.distributed group of one rank (DeepSpeed's, or another engine's) is reused
-    by vLLM, and DeepSpeed reuses vLLM's: the order does not matter.
-    """
-    for name, value in vllm_environment(threads=1, kv_cache_gib=1).items():
-        os.environ.setdefault(name, value)
-    import torch
-
-    on_cpu = not torch.cuda.is_available()
-    if on_cpu:
-        # Two small sampling kernels are all that vLLM would compile on a CPU in eager mode:
-        # up to a minute in a fresh process, for no speed that could be measured.
-        import torch._dynamo
-
-        torch._dynamo.config.disable = True
-    set_num_threads = torch.set_num_threads
-    from vllm import LLM
-
-    _keep_shared_state()
-    if transport is not None:
-        from actors.weight_transfer import register
-
-        register()
-    llm = LLM(
-        **options,
-        weight_transfer_config=transport and {"backend": transport},
-        enforce_eager=on_cpu,
-        logprobs_mode="raw_logprobs",
-        # A seeded request whose prompt is cut into chunks crashes vLLM 0.32 on a CPU ("CPU
-        # Generator does not use offset").
-        enable_chunked_prefill=not on_cpu,
-        disable_log_stats=True,
-    )
-    torch.set_num_threads = set_num_threads  # vLLM's CPU worker makes it a no-op
-    return llm
-
-
-def _keep_shared_state() -> None:
-    """Let a closing engine leave torch.distributed alone: others in the process may use it.
-
-    vLLM's engine, on shutdown, destroys the default process group, whoever made it. It goes with
-    the process.
-    """
-    import gc
-
-    from vllm.v1.engine import core
-
-    release: Callable[[], Any] = gc.collect
-    core.cleanup_dist_env_and_memory = release
-
-
 def _response(output: "RequestOutput") -> Response:
     completion = output.outputs[0]
-    assert completion.logprobs is not None
     if completion.finish_reason not in ("stop", "length"):
         raise RuntimeError(f"vLLM ended a request with {completion.finish_reason!r}")
-    logprobs = [
-        at_position[token].logprob
-        for token, at_position in zip(completion.token_ids, completion.logprobs, strict=True)
-    ]
     return Response(
         ids_T=np.array(completion.token_ids, np.int32),
         finish_reason=completion.finish_reason,
-        behaviour_logprobs_T=np.array(logprobs, np.float32),
+        behaviour_logprobs_T=_values(completion.token_ids, completion.logprobs),
     )
 
 
 def _sequence_logprobs(output: "RequestOutput") -> np.ndarray:
-    assert output.prompt_token_ids is not None and output.prompt_logprobs is not None
     completion = output.outputs[0]
-    assert completion.logprobs is not None
-    ids = [*output.prompt_token_ids[1:], *completion.token_ids]
-    positions = [*output.prompt_logprobs[1:], *completion.logprobs]
-    # By token id: a position holds the most likely token too.
-    return np.array(
-        [at[token].logprob for token, at in zip(ids, positions, strict=True) if at is not None],
-        np.float32,
-    )
+    prompt = _values((output.prompt_token_ids or [])[1:], (output.prompt_logprobs or [])[1:])
+    return np.concatenate([prompt, _values(completion.token_ids, completion.logprobs)])
+
+
+def _values(ids: Sequence[int], positions: Any) -> np.ndarray:
+    """Return (T,) float32, by token id: a position may hold more tokens than the one there."""
+    pairs = zip(ids, positions, strict=True)
+    return np.array([at[token].logprob for token, at in pairs], np.float32)

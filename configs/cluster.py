@@ -10,9 +10,9 @@ from configs.base import Section
 class RoleResources(Section):
     """What Ray reserves for one actor of a role."""
 
-    cpus: float = Field(0.5, ge=0)
+    cpus: float = Field(default=0.5, ge=0)
     """CPU share; a reservation, not a limit."""
-    gpus: float = Field(0.0, ge=0)
+    gpus: float = Field(default=0.0, ge=0)
     """GPU share."""
     custom: dict[str, float] = Field(default_factory=dict)
     """Custom Ray resources, such as ``{"sampler": 1}``."""
@@ -25,7 +25,7 @@ class ClusterConfig(Section):
     """Ray address; None: the cluster that this process was submitted to, else a local one."""
     local: bool = False
     """Run every role in this process, without Ray: for debuggers and tests."""
-    local_cpus: int | None = Field(None, ge=1)
+    local_cpus: int | None = Field(default=None, ge=1)
     """Logical CPUs of a local Ray; None: the machine's cores."""
     auth: Literal["token", "disabled"] | None = None
     """Ray's token authentication; None: as the environment says, token for a local Ray."""
@@ -35,9 +35,9 @@ class ClusterConfig(Section):
     """Resources of one teacher server."""
     learner: RoleResources = RoleResources()
     """Resources of one learner rank."""
-    start_timeout_seconds: float = Field(300.0, gt=0)
+    start_timeout_seconds: float = Field(default=300.0, gt=0)
     """Longest wait for an actor to come up."""
-    call_timeout_seconds: float = Field(600.0, gt=0)
+    call_timeout_seconds: float = Field(default=600.0, gt=0)
     """Longest wait for one answer of an actor."""
-    placement_timeout_seconds: float = Field(30.0, gt=0)
+    placement_timeout_seconds: float = Field(default=30.0, gt=0)
     """Longest wait for resources that the cluster has but others use."""

@@ -28,9 +28,9 @@ class DataConfig(Section):
     """Validation file; None: ``validation_rows`` are split off the training file, seeded, each
     with another prompt. Other training rows with such a prompt leave the training set too:
     their responses become references."""
-    validation_rows: int = Field(64, ge=0)
+    validation_rows: int = Field(default=64, ge=0)
     """Rows used for evaluation (the first ones of the validation file, or split off train)."""
-    embedded_rows: int = Field(4000, ge=32)
+    embedded_rows: int = Field(default=4000, ge=32)
     """Training rows generated where ``train`` is ``embedded``."""
     columns: Columns = Columns()
     """Column mapping."""
@@ -39,12 +39,12 @@ class DataConfig(Section):
     template over a single user message made of ``chat_column``."""
     chat_column: str = "instruction"
     """Column that becomes the user message when ``template`` is None."""
-    max_prompt_tokens: int = Field(256, ge=1)
+    max_prompt_tokens: int = Field(default=256, ge=1)
     """Longer prompts are bad rows (paper: 256)."""
-    max_response_tokens: int | None = Field(None, ge=1)
+    max_response_tokens: int | None = Field(default=None, ge=1)
     """Longer gold responses (end-of-sequence token included) are bad rows; None: no bound but
     the model's context."""
-    min_response_words: int = Field(0, ge=0)
+    min_response_words: int = Field(default=0, ge=0)
     """Rows whose gold response has fewer words are left out, counted (paper: 11)."""
     on_bad_row: Literal["error", "skip"] = "error"
     """A malformed or too long row stops the run before any model loads, or is skipped and
@@ -52,9 +52,9 @@ class DataConfig(Section):
     corpus: Path | None = None
     """Text (.txt, one document a line), or a data file with a ``text`` column, for the
     language-model loss; None: the gold responses serve as the corpus."""
-    max_corpus_tokens: int = Field(256, ge=2)
+    max_corpus_tokens: int = Field(default=256, ge=2)
     """Corpus documents are cut to this length."""
-    tokenizer_vocab: int = Field(1000, ge=260)
+    tokenizer_vocab: int = Field(default=1000, ge=260)
     """Vocabulary of the byte-level BPE that is trained when both models are made."""
 
     @property

@@ -8,13 +8,13 @@ from configs.base import Section
 class EvaluationConfig(Section):
     """Rouge-L, exact match and reverse KL on the validation rows."""
 
-    every: int = Field(0, ge=0)
+    every: int = Field(default=0, ge=0)
     """Steps between evaluations during the run; 0: only before and after."""
-    samples: int = Field(1, ge=1)
+    samples: int = Field(default=1, ge=1)
     """Sampled responses per validation prompt (the field averages five seeds)."""
-    max_new_tokens: int | None = Field(None, ge=1)
+    max_new_tokens: int | None = Field(default=None, ge=1)
     """Longest evaluated response; None: as the student's sampling says."""
     teacher: bool = True
     """Also evaluate the teacher, once."""
-    logged_samples: int = Field(4, ge=0)
+    logged_samples: int = Field(default=4, ge=0)
     """Generations written to samples.jsonl at each evaluation."""

@@ -85,8 +85,10 @@ def misplaced_switch(
     """
     known = slots(section)
     for name, value in tree.items():
-        if isinstance(value, bool) and known[name].number:
-            return f"{prefix}{name}"
+        if isinstance(value, bool):
+            if known[name].number:
+                return f"{prefix}{name}"
+            continue
         below = known[name].section(value) if isinstance(value, Mapping) else None
         wrong = misplaced_switch(value, below, f"{prefix}{name}.") if below else None
         if wrong is not None:

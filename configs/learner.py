@@ -11,27 +11,27 @@ from configs.models import DType
 class LearnerConfig(Section):
     """A group of DeepSpeed ranks that makes the steps."""
 
-    steps: int = Field(150, ge=1)
+    steps: int = Field(default=150, ge=1)
     """Optimizer steps of the run."""
-    batch_size: int = Field(32, ge=1)
+    batch_size: int = Field(default=32, ge=1)
     """Pairs per optimizer step, over all ranks."""
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(default=1e-3, gt=0)
     """Peak learning rate."""
-    min_learning_rate_ratio: float = Field(0.1, ge=0, le=1)
+    min_learning_rate_ratio: float = Field(default=0.1, ge=0, le=1)
     """Where the cosine schedule ends, as a share of the peak."""
-    warmup_steps: int = Field(10, ge=0)
+    warmup_steps: int = Field(default=10, ge=0)
     """Steps of linear warm-up."""
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
     """AdamW weight decay."""
     adam_betas: tuple[float, float] = (0.9, 0.95)
     """AdamW's exponential decay rates."""
-    max_grad_norm: float = Field(1.0, gt=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradient norm above which gradients are scaled down."""
-    micro_batch_tokens: int = Field(16384, ge=64)
+    micro_batch_tokens: int = Field(default=16384, ge=64)
     """Padded tokens per forward and backward; a batch is cut into as many as it takes."""
-    logprob_chunk_tokens: int = Field(1024, ge=16)
+    logprob_chunk_tokens: int = Field(default=1024, ge=16)
     """Response positions whose logits exist at one time."""
-    ranks: int = Field(1, ge=1)
+    ranks: int = Field(default=1, ge=1)
     """Learner processes (data-parallel ranks)."""
     zero_stage: Literal[0, 1, 2, 3] = 0
     """DeepSpeed ZeRO stage: what is sharded over ranks (0 nothing, 1 optimizer, 2 + gradients,
@@ -40,7 +40,7 @@ class LearnerConfig(Section):
     """Number format of parameters in forward and backward."""
     activation_checkpointing: bool = False
     """Recompute block activations in the backward pass."""
-    threads: int | None = Field(None, ge=1)
+    threads: int | None = Field(default=None, ge=1)
     """torch threads of one rank on a CPU; None: an even share of the machine's cores."""
-    checkpoint_every: int = Field(0, ge=0)
+    checkpoint_every: int = Field(default=0, ge=0)
     """Steps between checkpoints; 0: none before the end."""

@@ -81,8 +81,8 @@ def recipe_path(recipe: str) -> Path:
         near = get_close_matches(recipe, names, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ConfigError(
-            f"unknown recipe {recipe!r}: {hint}the recipes are {', '.join(names) or 'none'}; a file "
-            "is given by its path, ending in .yaml"
+            f"unknown recipe {recipe!r}: {hint}the recipes are {', '.join(names) or 'none'}; "
+            "a file is given by its path, ending in .yaml"
         )
     return RECIPES / f"{recipe}.yaml"
 
@@ -149,5 +149,5 @@ def _expanded(section: Section) -> Section:
         elif isinstance(value, Path):
             changes[name] = _home(value)
         elif name == "model" and isinstance(value, str):
-            changes[name] = str(_home(Path(value))) if value.startswith("~") else value
+            changes[name] = str(_home(Path(value))) if value[:1] == "~" else value
     return section.model_copy(update=changes)

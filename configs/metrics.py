@@ -8,14 +8,16 @@ prints the table.
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
+
+from configs.replay import DropReason
 
 Kind = Literal["counter", "gauge", "histogram", "info"]
 Reduce = Literal["mean", "sum", "max", "last"]
 """How values of several micro-batches, ranks, replicas or steps become one."""
 
 ROLES = ("sampler", "teacher", "learner")
-DROP_REASONS = ("stale", "invalid_input", "too_long", "teacher_failed", "nonfinite", "poison")
+DROP_REASONS: tuple[str, ...] = get_args(DropReason)
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 
 
@@ -180,8 +182,8 @@ _QUEUE = (
 )
 
 _TIME = (
-    _counter("busy", "Time a role spent working.", unit="seconds", labels={"role": ROLES}),
-    _counter("idle", "Time a role spent waiting.", unit="seconds", labels={"role": ROLES}),
+    _counter("busy_seconds", "Time a role spent working.", unit="seconds", labels={"role": ROLES}),
+    _counter("idle_seconds", "Time a role spent waiting.", unit="seconds", labels={"role": ROLES}),
     _duration("sampling_seconds", "Drawing one batch of student responses."),
     _duration("scoring_seconds", "Answering and scoring one batch by the teacher."),
     _duration("step_seconds", "One step, from one acknowledged batch to the next."),

@@ -17,24 +17,24 @@ class MakeModel(Section):
 
     family: Family = "gpt2"
     """Architecture, by its Hugging Face model type."""
-    hidden_size: int = Field(128, ge=8)
+    hidden_size: int = Field(default=128, ge=8)
     """Width of the residual stream."""
-    layers: int = Field(4, ge=1)
+    layers: int = Field(default=4, ge=1)
     """Number of transformer blocks."""
-    heads: int = Field(4, ge=1)
+    heads: int = Field(default=4, ge=1)
     """Attention heads; must divide ``hidden_size``."""
-    context: int = Field(256, ge=8)
+    context: int = Field(default=256, ge=8)
     """Longest prompt plus response in tokens."""
 
 
 class WarmStart(Section):
     """Supervised fine-tuning on the gold responses before distillation, by the same learner."""
 
-    steps: int = Field(500, ge=1)
+    steps: int = Field(default=500, ge=1)
     """Optimizer steps."""
-    batch_size: int = Field(32, ge=1)
+    batch_size: int = Field(default=32, ge=1)
     """Rows per optimizer step."""
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(default=1e-3, gt=0)
     """Peak learning rate."""
 
 

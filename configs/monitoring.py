@@ -10,9 +10,9 @@ class MonitoringConfig(Section):
 
     host: str = "127.0.0.1"
     """Address the exporter listens on; loopback unless said."""
-    port: int = Field(9108, ge=0, le=65535)
+    port: int = Field(default=9108, ge=0, le=65535)
     """Port of the exporter; 0: any free one. A port in use is replaced, with a warning."""
     progress: bool = True
     """Show progress: a live table on a terminal, plain lines elsewhere."""
-    log_every: int = Field(10, ge=1)
+    log_every: int = Field(default=10, ge=1)
     """Steps between plain progress lines."""

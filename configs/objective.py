@@ -20,11 +20,11 @@ class DpkdConfig(Section):
     type: Literal["dpkd"] = "dpkd"
     level: Literal["sequence"] = "sequence"
     """Whether a preference is over whole responses (the paper's Eq 8 and 9)."""
-    beta: float = Field(1.0, gt=0)
+    beta: float = Field(default=1.0, gt=0)
     """Inverse strength of the KL constraint, per nat; the paper prints no value."""
     length_normalised: bool = True
     """True: Eq 9, each side divided by its own number of tokens; False: Eq 8."""
-    lm_weight: float = Field(0.0, ge=0)
+    lm_weight: float = Field(default=0.0, ge=0)
     """Lambda, the weight of the language-model loss on the corpus (paper, section 3.1)."""
 
 
@@ -34,7 +34,7 @@ class SftConfig(Section):
     needs: ClassVar[frozenset[Need]] = frozenset({"gold"})
 
     type: Literal["sft"] = "sft"
-    lm_weight: float = Field(0.0, ge=0)
+    lm_weight: float = Field(default=0.0, ge=0)
     """Weight of an additional language-model loss on the corpus."""
 
 

@@ -21,9 +21,9 @@ from configs.teacher import TeacherConfig
 class RunConfig(Section):
     """Everything that determines a run."""
 
-    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Names the run folder, ``<output>/<name>``."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     """Seed of everything: data order, initialisation, sampling."""
     output: Path = Path("runs")
     """Folder that holds run folders."""

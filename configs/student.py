@@ -13,21 +13,21 @@ WeightTransfer = Literal["auto", "object_store", "nccl", "ipc"]
 class StudentConfig(ModelSource):
     """The small model that learns, and how its responses y_s are drawn."""
 
-    replicas: int = Field(1, ge=1)
+    replicas: int = Field(default=1, ge=1)
     """Number of sampler actors."""
-    batch_size: int = Field(32, ge=1)
+    batch_size: int = Field(default=32, ge=1)
     """Prompts per call of ``generate``; a weight push waits for one call at most."""
     sampling: Sampling = Sampling()
     """How y_s is drawn. DPKD draws at temperature 1 (paper, Algorithm 1)."""
-    max_model_len: int | None = Field(None, ge=8)
+    max_model_len: int | None = Field(default=None, ge=8)
     """Context of the engine in tokens; None: the model's own."""
-    threads: int | None = Field(None, ge=1)
+    threads: int | None = Field(default=None, ge=1)
     """CPU threads of one actor; None: an even share of the machine's cores."""
-    kv_cache_gib: float = Field(0.5, gt=0)
+    kv_cache_gib: float = Field(default=0.5, gt=0)
     """Memory of the engine's key-value cache on a CPU, GiB."""
-    gpu_memory_utilization: float = Field(0.4, gt=0, le=1)
+    gpu_memory_utilization: float = Field(default=0.4, gt=0, le=1)
     """Share of a GPU's memory that the engine may take."""
-    tensor_parallel: int = Field(1, ge=1)
+    tensor_parallel: int = Field(default=1, ge=1)
     """GPUs per sampler replica."""
     weight_transfer: WeightTransfer = "auto"
     """How new weights reach the engine: as one buffer through Ray's object store (any device),

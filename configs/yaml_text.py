@@ -57,8 +57,8 @@ def parse_yaml(text: str) -> Any:
 
 
 def write_yaml(value: Any) -> str:
-    """Return plain values as block YAML in their own order, which ``parse_yaml`` reads back."""
-    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    """Return plain values as block YAML in their own order, in ASCII; ``parse_yaml`` reads it."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, width=100)
 
 
 def describe(error: yaml.YAMLError) -> tuple[int | None, str]:

@@ -16,7 +16,7 @@ The sequences of one pair always share a micro-batch, because the loss couples t
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -113,7 +113,7 @@ class MicroBatch:
         if device.type == "cpu":
             return self
         fields = {name: getattr(self, name) for name in self.__slots__}
-        moved = {
+        moved: dict[str, Any] = {
             name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
             for name, value in fields.items()
         }
@@ -157,11 +157,12 @@ def micro_batches(
     for group in groups:
         mine = group[rank] or [shortest]
         first = [tuples[index].teacher_first_token_logprobs_V for index in mine]
+        known = [values for values in first if values is not None]
         batches.append(
             collate(
                 [segments[index] for index in mine],
                 roles,
-                teacher_first=None if any(v is None for v in first) else np.stack(first),
+                teacher_first=np.stack(known) if len(known) == len(mine) else None,
                 weight=1.0 if group[rank] else 0.0,
             )
         )

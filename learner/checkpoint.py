@@ -1,5 +1,4 @@
-"""Writing models and engine states to disk: whole or not at all, and nothing unpickled blindly.
-"""
+"""Writing models and engine states to disk: whole or not at all, and nothing unpickled blindly."""
 
 import os
 import shutil

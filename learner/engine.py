@@ -16,6 +16,7 @@ import torch.distributed as dist
 from deepspeed.runtime.fp16.loss_scaler import LossScaler
 from deepspeed.runtime.zero.config import ZeroStageEnum
 from deepspeed.runtime.zero.partition_parameters import GatheredParameters
+from deepspeed.utils.tensor_fragment import fragment_address
 from torch import Tensor, nn
 
 from configs.learner import LearnerConfig
@@ -26,7 +27,7 @@ from learner.logprobs import ResponseScorer
 _PERSISTENT_PARAMETERS = 10_000
 """ZeRO-3 keeps parameters with fewer elements on every rank: norms and biases."""
 
-_STATE = [ZeroStageEnum, LossScaler]
+_STATE = [ZeroStageEnum, LossScaler, fragment_address]
 """The classes of DeepSpeed's, beside tensors and plain values, in a checkpoint of its."""
 
 
@@ -38,7 +39,8 @@ class DeepSpeedEngine:
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         self.config = config
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-        engine, _, _, _ = deepspeed.initialize(
+        initialize: Any = deepspeed.initialize  # its annotations refuse torch's own scheduler
+        engine, _, _, _ = initialize(
             model=scorer,
             optimizer=_adamw(scorer, config),
             lr_scheduler=lambda optimizer: _schedule(optimizer, config),
@@ -114,8 +116,13 @@ class DeepSpeedEngine:
         self._engine.load_checkpoint(str(folder), tag="engine")
 
     def close(self) -> None:
-        """Free what DeepSpeed holds."""
+        """Free what DeepSpeed holds and leave the process group, so that another can start.
+
+        DeepSpeed keeps process groups in globals of its own: torch's call would leave them
+        stale, and a second engine of this process would fail on them.
+        """
         self._engine.destroy()
+        deepspeed.comm.destroy_process_group()
 
     def _whole(self, tensor: Tensor) -> Tensor:
         if not hasattr(tensor, "ds_id"):

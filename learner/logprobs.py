@@ -31,15 +31,13 @@ class _ChunkedTokenLogprobs(torch.autograd.Function):
         ctx.chunk = chunk
         logprobs = [
             -F.cross_entropy(_logits(hidden, weight_VD, bias_V), targets, reduction="none")
-            for hidden, targets in zip(
-                hidden_ND.split(chunk), targets_N.split(chunk), strict=True
-            )
+            for hidden, targets in zip(hidden_ND.split(chunk), targets_N.split(chunk), strict=True)
         ]
         return torch.cat(logprobs)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        """d log softmax(z)[target] / dz = onehot(target) - softmax(z)."""
+        """D log softmax(z)[target] / dz = onehot(target) - softmax(z)."""
         (grad_N,) = grads
         hidden_ND, weight_VD, bias_V, targets_N = ctx.saved_tensors
         grad_hidden_ND = torch.empty_like(hidden_ND)

@@ -13,7 +13,13 @@ import torch.distributed as dist
 
 
 def own_address(world_size: int) -> str:
-    """Return the address at which other ranks reach this one; loopback for a lone rank."""
+    """Return the address at which other ranks reach this one; loopback for a lone rank.
+
+    The environment variable ``MASTER_ADDR``, torch's own, decides where it is set: loopback
+    keeps the ranks of one machine to themselves.
+    """
+    if address := os.environ.get("MASTER_ADDR"):
+        return address
     if world_size > 1:
         try:
             address = socket.gethostbyname(socket.gethostname())
@@ -58,6 +64,4 @@ def join(
         master_listen_fd=None if listener is None else listener.detach(),
         use_libuv=True,
     )
-    dist.init_process_group(
-        backend, store=store, rank=rank, world_size=world_size, timeout=timeout
-    )
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout)

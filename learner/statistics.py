@@ -26,7 +26,9 @@ class BatchTotals(NamedTuple):
     @classmethod
     def of(cls, tuples: Sequence[PreferenceTuple], roles: Sequence[Role]) -> Self:
         """Count; every rank holds the whole batch, so no message is needed."""
-        tokens = {r: sum(len(segment(t, r).target_ids_T) for t in tuples) for r in roles}
+        tokens: dict[Role, int] = {
+            r: sum(len(segment(t, r).target_ids_T) for t in tuples) for r in roles
+        }
         return cls(len(tuples), tokens)
 
     def statistics(self, tuples: Sequence[PreferenceTuple], step: int) -> dict[str, float]:
@@ -89,11 +91,11 @@ class ShareSums:
     def add(self, shares: Mapping[str, Tensor], *, weight: float) -> None:
         """Add one micro-batch; weight 0 contributes nothing but the names."""
         for name, value in shares.items():
-            value = value.detach().double() if weight else value.new_zeros((), dtype=torch.double)
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
+            share = value.detach().double() if weight else value.new_zeros((), dtype=torch.double)
+            self.sums[name] = self.sums[name] + share if name in self.sums else share
 
     def add_maximum(self, name: str, value: Tensor) -> None:
-        """Raise a maximum. (A stand-in repeats a pair of the batch: it cannot mislead.)"""
+        """Raise a maximum; a stand-in repeats a pair of the batch, so it cannot mislead."""
         value = value.detach().double()
         known = self.maxima.get(name, value)
         self.maxima[name] = torch.maximum(known, value)

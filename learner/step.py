@@ -73,8 +73,7 @@ def forward_backward(
         tuples, roles, rank=engine.rank, ranks=engine.world_size, token_budget=token_budget
     )
     sums = ShareSums()
-    for number, batch in enumerate(batches, start=1):
-        batch = batch.to(engine.device)
+    for number, batch in enumerate((b.to(engine.device) for b in batches), start=1):
         logprobs_N, first_BV = engine.score(batch)
         logprobs_KBT = batch.unflatten(logprobs_N)
         loss, shares = evaluate(objective, batch, logprobs_KBT, pair_count=totals.pairs)

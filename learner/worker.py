@@ -157,7 +157,7 @@ class LearnerWorker:
         if self._engine is not None:
             self._engine.close()
             self._engine = None
-        if dist.is_initialized():
+        elif dist.is_initialized():  # joined, but the engine did not come up
             dist.destroy_process_group()
         if self._listener is not None:
             self._listener.close()

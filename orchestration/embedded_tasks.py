@@ -1,13 +1,14 @@
-"""Small instruction tasks, made from a seed, for recipes that must run without a download.
+r"""Small instruction tasks, made from a seed, for recipes that must run without a download.
 
 Most rows ask for facts to be put into a sentence, in one of several good phrasings; the others
-have exactly one right answer. A sentence is hard for a very small model in the way real text is:
-it must settle on one phrasing, copy every fact into its place and drop the clauses whose fact is
-missing. A student of a hundred thousand parameters wavers there and a teacher ten times as large
-does not, and that difference is what distillation has to work with.
+have exactly one right answer. A sentence asks a model to settle on one phrasing, to copy every
+fact into its place (a place and its neighbour draw their names from one pool, so the key has to
+be read) and to drop the clauses whose fact is missing. A small student with references for few of
+the prompts stops improving well below a teacher that has seen them all, and that difference is
+what distillation works with.
 
     {"instruction": "Describe the place.",
-     "context": "food: thai\\nname: blue lark",
+     "context": "food: thai\nname: blue lark",
      "response": "blue lark serves thai food.",
      "references": ["blue lark serves thai food.", "for thai food try blue lark.", ...]}
 """
@@ -19,13 +20,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-ANIMALS = "lark fox otter heron badger swan wolf crane".split()
-COLOURS = "blue green golden silver crimson amber white black".split()
-WORDS = "apple bread cloud drum eagle flame grape house island juice kite lemon moon nest".split()
+ANIMALS = ["lark", "fox", "otter", "heron", "badger", "swan", "wolf", "crane"]
+COLOURS = ["blue", "green", "golden", "silver", "crimson", "amber", "white", "black"]
+WORDS = [
+    "apple",
+    "bread",
+    "cloud",
+    "drum",
+    "eagle",
+    "flame",
+    "grape",
+    "house",
+    "island",
+    "juice",
+    "kite",
+    "lemon",
+    "moon",
+    "nest",
+]
+FOODS = ["thai", "french", "indian", "greek", "mexican", "korean", "turkish", "italian"]
 NAMES = [f"{colour} {animal}" for colour in COLOURS for animal in ANIMALS]
-PEOPLE = "anna boris clara david elena felix gina hugo irene jonas".split()
-NUMBERS = "zero one two three four five".split()
+PEOPLE = ["anna", "boris", "clara", "david", "elena", "felix", "gina", "hugo", "irene", "jonas"]
+NUMBERS = ["zero", "one", "two", "three", "four", "five"]
 REFERENCES = 4
+"""Distinct references of a description; far more phrasings exist, so a sample can miss them all."""
 EXACT_SHARE = 0.2
 """Share of rows with exactly one right answer."""
 
@@ -51,9 +69,9 @@ DOMAINS = (
         pools={
             "name": NAMES,
             "near": NAMES,
-            "food": "thai french indian greek mexican korean turkish italian".split(),
-            "price": "cheap moderate high steep fair".split(),
-            "rating": "poor average good superb".split(),
+            "food": FOODS,
+            "price": ["cheap", "moderate", "high", "steep", "fair"],
+            "rating": ["poor", "decent", "good", "superb"],
             "children": ["welcome", "not welcome"],
         },
         required=frozenset({"name", "food"}),
@@ -61,12 +79,14 @@ DOMAINS = (
             "{name} (serves|offers|has) {food} (food|dishes|meals)[ near {near}]"
             "[ at {price} (prices|cost)][ and has {rating} (reviews|ratings)]"
             "[; children are {children}].",
-            "(for|if you like) {food} (food|cuisine) try {name}[, (with|of) {rating} (ratings|quality)]"
-            "[, (near|close to) {near}][, where prices are {price}][ and kids are {children}].",
+            "(for|if you like) {food} (food|cuisine) try {name}"
+            "[, (with|of) {rating} (ratings|quality)][, (near|close to) {near}]"
+            "[, where prices are {price}][ and kids are {children}].",
             "[(with|at) {price} prices, ][(close to|beside) {near}, ]{name} is a {food} "
             "(restaurant|place)[ rated {rating}][ where (children|families) are {children}].",
             "[(children|kids) are {children} at ]{name}[, a {rating} (place|spot)]"
-            "[ (next to|beside) {near}] offering {food} (cuisine|food)[ in the {price} price range].",
+            "[ (next to|beside) {near}] offering {food} (cuisine|food)"
+            "[ in the {price} price range].",
         ),
     ),
     Domain(
@@ -74,9 +94,9 @@ DOMAINS = (
         pools={
             "name": PEOPLE,
             "friend": PEOPLE,
-            "job": "baker pilot nurse lawyer farmer painter teacher plumber".split(),
-            "home": "york rome kyoto boston vienna lagos".split(),
-            "hobby": "chess tennis sailing cooking hiking poetry".split(),
+            "job": ["baker", "pilot", "nurse", "lawyer", "farmer", "painter", "teacher", "plumber"],
+            "home": ["york", "rome", "kyoto", "boston", "vienna", "lagos"],
+            "hobby": ["chess", "tennis", "sailing", "cooking", "hiking", "poetry"],
         },
         required=frozenset({"name", "job"}),
         phrasings=(
@@ -84,8 +104,8 @@ DOMAINS = (
             "[ (and|often) with {friend}].",
             "(meet|this is) {name}, the {job}[ (and|a) friend of {friend}][, living in {home}]"
             "[, a fan of {hobby}].",
-            "[(born|living) in {home}, ]{name} works as a {job}[, spends (weekends|days) on {hobby}]"
-            "[ and is a friend of {friend}].",
+            "[(born|living) in {home}, ]{name} works as a {job}"
+            "[, spends (weekends|days) on {hobby}][ and is a friend of {friend}].",
             "[a (lover|fan) of {hobby}, ]the {job} {name}[ (lives|stays) in {home}]"
             "[ (with|next to) {friend}].",
         ),
@@ -130,7 +150,7 @@ def _draw_rows(rng: Random, count: int, *, taken: set[str]) -> list[Row]:
 
 
 def _facts_key(context: str) -> str:
-    """The context without its order of lines: the same facts shuffled are not a new context."""
+    """Forget the order of the lines: the same facts shuffled are not a new context."""
     return "\n".join(sorted(context.splitlines()))
 
 

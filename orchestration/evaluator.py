@@ -10,7 +10,7 @@ from typing import Any
 
 from configs.evaluation import EvaluationConfig
 from configs.sampling import Sampling
-from configs.wire import PreferenceTuple, Prompt, Response, Trajectory
+from configs.wire import Prompt, Response, Trajectory
 from orchestration.quality import exact_match, rouge_l
 from orchestration.roles import Role
 
@@ -77,8 +77,10 @@ class Evaluator:
     async def _with_divergence(
         self, scores: Scores, sampled: list[Trajectory], teacher: Role
     ) -> Scores:
-        scored: list[PreferenceTuple] = await teacher.call("score", sampled, [None] * len(sampled))
-        gaps = [_log_ratio(pair.student_response) for pair in scored]
+        prompts = [trajectory.prompt for trajectory in sampled]
+        drawn = [trajectory.response for trajectory in sampled]
+        scored, _ = await teacher.call("score_responses", prompts, drawn)
+        gaps = [_log_ratio(response) for response in scored]
         tokens = sum(len(trajectory.response.ids_T) for trajectory in sampled)
         return dataclasses.replace(
             scores, reverse_kl_nats=fmean(gaps), reverse_kl_per_token=sum(gaps) / tokens
@@ -122,7 +124,6 @@ class Evaluator:
         return [self.tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens in ids]
 
 
-def _log_ratio(response: Response | None) -> float:
-    assert response is not None
+def _log_ratio(response: Response) -> float:
     assert response.behaviour_logprobs_T is not None and response.teacher_logprobs_T is not None
     return float(response.behaviour_logprobs_T.sum() - response.teacher_logprobs_T.sum())

@@ -27,10 +27,10 @@ def run_job(config: RunConfig) -> int:
     try:
         return asyncio.run(_run(config, folder, progress))
     except DpkdError as error:
-        folder.status("failed", step=0, reason=str(error), exit_code=error.exit_code)
+        folder.status("failed", reason=str(error), exit_code=error.exit_code)
         raise
     except BaseException as error:
-        folder.status("failed", step=0, reason=repr(error), exit_code=1)
+        folder.status("failed", reason=repr(error), exit_code=1)
         raise
     finally:
         progress.close()
@@ -39,7 +39,9 @@ def run_job(config: RunConfig) -> int:
 async def _run(config: RunConfig, folder: RunFolder, progress: Progress) -> int:
     progress.announce(describe(config))
     progress.announce(f"run folder: {folder.path}")
-    hub = MetricsHub(config.monitoring, folder.path)
+    hub = MetricsHub(config.monitoring)
+    folder.metrics_url = hub.url
+    progress.announce(f"metrics: {hub.url}")
     stop = StopRequest(progress.announce)
     try:
         with make_launcher(config.cluster, namespace=f"dpkd-{config.name}") as launcher, stop:
@@ -50,7 +52,7 @@ async def _run(config: RunConfig, folder: RunFolder, progress: Progress) -> int:
     except asyncio.CancelledError:
         if not stop.signal:
             raise
-        folder.status("stopped", step=0, reason=stop.signal.name, exit_code=stop.exit_code)
+        folder.status("stopped", reason=stop.signal.name, exit_code=stop.exit_code)
         return stop.exit_code
     finally:
         hub.close()

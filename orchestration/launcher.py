@@ -143,4 +143,3 @@ class RayLauncher:
     def __exit__(self, *_: object) -> None:
         """Leave the cluster; a local Ray ends with it."""
         ray.shutdown()
-

@@ -11,14 +11,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self, get_args
 
 from configs.errors import DataError
+from configs.replay import DropReason
 from configs.wire import Uid
 from orchestration.uid_set import UidSet
-
-DropReason = Literal["stale", "invalid_input", "too_long", "teacher_failed", "nonfinite", "poison"]
-"""Why a prompt was given up: the closed list."""
 
 Event = dict[str, Any]
 """One line of the file: ``event``, ``time`` (Unix seconds), and what belongs to the event."""

@@ -123,10 +123,10 @@ class Pipeline:
             lease, batch = await self._lease()
             outcome = await self.parts.learner.learn(batch)
             self.step += 1
-            await self.parts.queue.call("ack", lease.id, self.step)
-            self.parts.ledger.consumed(self.step, lease.uids)
+            consumed = await self.parts.queue.call("ack", lease.id, self.step)
+            self.parts.ledger.consumed(self.step, consumed)
             pushed = await self.parts.sync.push() if self.config.uses_student else None
-            await self._slots.learned(len(lease.uids))
+            await self._slots.learned(len(consumed))
             queue = await self.parts.queue.call("statistics")
             self.parts.recorder.stepped(self.step, lease, outcome, pushed, queue)
             every = self.config.evaluation.every

@@ -4,15 +4,15 @@ The one place through which a run's numbers leave it.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from orchestration.evaluator import Scores
 from orchestration.exporter import MetricsHub
 from orchestration.ledger import Ledger
 from orchestration.progress import Progress
 from orchestration.replay import Lease
+from orchestration.run_folder import RunFolder
 from orchestration.weight_sync import SyncRecord
 
 
@@ -23,6 +23,7 @@ class Recorder:
     hub: MetricsHub
     progress: Progress
     ledger: Ledger
+    folder: RunFolder
     pairs: int = 0
     learned_tokens: int = 0
     sampled_tokens: int = 0
@@ -49,18 +50,25 @@ class Recorder:
         self.losses.append(outcome["loss"])
         self.pairs += len(lease.uids)
         self.learned_tokens += int(outcome["tokens"])
-        self.sampled_tokens += int(
-            outcome.get("response_length_student", 0.0) * len(lease.uids) + 0.5
-        )
+        sampled = round(outcome.get("response_length_student", 0.0) * len(lease.uids))
+        self.sampled_tokens += sampled
         if pushed and "logprob_drift" in outcome:
             self.drift_max = max(self.drift_max, outcome["logprob_drift"])
         values = {**outcome, "step": step, "seconds": seconds, "lag": max(lease.lags, default=0)}
         self.hub.record_step(step, values, lease.lags, self.ledger.balance(), queue)
-        if pushed:
-            self.hub.observe("sync_seconds", pushed.seconds)
-            self.hub.set("weight_version", pushed.version, role="sampler")
+        self.hub.set("epoch", max(uid.epoch for uid in lease.uids))
+        self.hub.inc("tokens", sampled, role="sampler")
         self.hub.set("weight_version", step, role="learner")
+        if pushed:
+            self._pushed(pushed)
         self.progress.update({**values, "depth": queue["depth"]})
+        self.folder.status("running", step=step)
+
+    def _pushed(self, pushed: SyncRecord) -> None:
+        self.hub.observe("sync_seconds", pushed.seconds)
+        self.hub.inc("weight_sync", pushed.nbytes)
+        self.hub.set("weight_probe_difference", pushed.probe_difference)
+        self.hub.set("weight_version", pushed.version, role="sampler")
 
     def evaluated(self, when: str, step: int, scores: Scores) -> None:
         """Record one evaluation."""
@@ -81,9 +89,3 @@ class Recorder:
 
 def _model(when: str) -> str:
     return "teacher" if when == "teacher" else "student"
-
-
-def clock_metrics(hub: MetricsHub, role: str, clocks: Sequence[Mapping[str, Any]]) -> None:
-    """Export where a role's seconds went."""
-    for state in ("busy_seconds", "idle_seconds"):
-        hub.set(state, sum(clock[state] for clock in clocks), role=role)

@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from configs.errors import ConfigError
-from configs.replay import ReplayConfig
+from configs.replay import DropReason, ReplayConfig
 from configs.wire import PreferenceTuple, Uid
-from orchestration.ledger import DropReason
 from orchestration.replay_state import Lease, ReplayState
 
 

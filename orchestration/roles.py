@@ -53,26 +53,32 @@ class BusyClock:
     """Accounts for a part's seconds: busy with a method, else idle."""
 
     def __init__(self) -> None:
-        self._born = time.monotonic()
-        self._busy: Counter[str] = Counter()
-
-    def add(self, method: str, seconds: float) -> None:
-        """Book ``seconds`` as spent in ``method``."""
-        self._busy[method] += seconds
-
-    def read(self) -> dict[str, Any]:
-        """Return ``busy_seconds``, ``idle_seconds`` and ``by_method`` since the part was built."""
-        busy = sum(self._busy.values())
-        return {
-            "busy_seconds": busy,
-            "idle_seconds": max(0.0, time.monotonic() - self._born - busy),
-            "by_method": dict(self._busy),
-        }
+        self.restart()
 
     def restart(self) -> None:
         """Forget everything: the run proper begins now."""
         self._born = time.monotonic()
-        self._busy.clear()
+        self._busy: Counter[str] = Counter()
+        self._calls: list[tuple[str, float]] = []
+
+    def add(self, method: str, seconds: float) -> None:
+        """Book ``seconds`` as spent in ``method``."""
+        self._busy[method] += seconds
+        self._calls.append((method, seconds))
+
+    def read(self) -> dict[str, Any]:
+        """Return ``busy_seconds``, ``idle_seconds`` and ``by_method`` since the start.
+
+        ``calls`` are the (method, seconds) since the last reading.
+        """
+        busy = sum(self._busy.values())
+        calls, self._calls = self._calls, []
+        return {
+            "busy_seconds": busy,
+            "idle_seconds": max(0.0, time.monotonic() - self._born - busy),
+            "by_method": dict(self._busy),
+            "calls": calls,
+        }
 
 
 def spread(values: Any, returns: int) -> Any:

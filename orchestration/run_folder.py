@@ -26,6 +26,8 @@ class RunFolder:
         """
         self.path = config.folder.expanduser().resolve()
         self._started = time.time()
+        self._step = 0
+        self.metrics_url: str | None = None
         try:
             self._make(config)
         except PermissionError as error:
@@ -57,15 +59,19 @@ class RunFolder:
         """The finished student, in Hugging Face layout."""
         return self.path / "student"
 
-    def status(self, state: State, *, step: int, reason: str = "", exit_code: int = 0) -> None:
-        """Say how the run stands, for whoever looks from outside."""
+    def status(
+        self, state: State, *, step: int | None = None, reason: str = "", exit_code: int = 0
+    ) -> None:
+        """Say how the run stands, for whoever looks from outside; the step stays if not given."""
+        self._step = self._step if step is None else step
         write_json(
             self.path / "status.json",
             {
                 "state": state,
                 "reason": reason,
                 "exit_code": exit_code,
-                "step": step,
+                "step": self._step,
+                "metrics_url": self.metrics_url,
                 "pid": os.getpid(),
                 "started": self._started,
                 "updated": time.time(),

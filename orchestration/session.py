@@ -22,9 +22,9 @@ from orchestration.lifecycle import StopRequest
 from orchestration.model_card import write_model_card
 from orchestration.pipeline import Parts, Pipeline
 from orchestration.progress import Progress
-from orchestration.recorder import Recorder, clock_metrics
-from orchestration.roles import summed
+from orchestration.recorder import Recorder
 from orchestration.run_folder import RunFolder
+from orchestration.role_watch import RoleWatch
 from orchestration.weight_sync import WeightSync
 
 
@@ -63,7 +63,10 @@ class Session:
         self.prompts = prompt_source(config, inputs.tokenizer, inputs.train, inputs.context)
         self.validation: list[Prompt] = self.prompts.validation()
         self.ledger = Ledger(folder.path / "events.jsonl")
-        self.recorder = Recorder(around.hub, around.progress, self.ledger)
+        self.recorder = Recorder(around.hub, around.progress, self.ledger, folder)
+        around.hub.log_to(folder.path)
+        around.hub.set("queue_capacity", config.replay.max_tuples)
+        around.hub.set("policy_lag_limit", config.replay.max_policy_lag)
         self.evaluations: dict[str, Scores] = {}
         self._began = time.time()
 
@@ -92,8 +95,7 @@ class Session:
         if self.config.uses_student:
             await sync.push()
         await self._evaluate("before", 0, roles)
-        await self._learn(pipeline, roles)
-        clocks = await self._clocks(roles)
+        clocks = await self._learn(pipeline, roles)
         await self._evaluate("after", pipeline.step, roles)
         await self._save(roles)
         summary = self._summary(pipeline.step, sync, clocks)
@@ -107,14 +109,20 @@ class Session:
         self.around.progress.announce("first generation: compiling kernels, 6 to 20 s")
         await asyncio.gather(*(sampler.call("warm_up") for sampler in roles.samplers))
 
-    async def _learn(self, pipeline: Pipeline, roles: Roles) -> None:
+    async def _learn(self, pipeline: Pipeline, roles: Roles) -> dict[str, dict[str, float]]:
+        """Turn the loops; returns each role's busy and idle seconds in them."""
         self.around.progress.stage(self.config.name, self.config.learner.steps)
-        await asyncio.gather(*(role.call("restart_clock") for role in roles.all()))
+        watch = RoleWatch(self.around.hub, roles)
+        await watch.restart()
         self.recorder.began()
+        looking = asyncio.create_task(watch.run())
         try:
             await pipeline.run()
         except* Exception as group:
             raise _first(group) from None
+        finally:
+            looking.cancel()
+        return await watch.look()
 
     async def _look(self, roles: Roles, step: int) -> None:
         await self._evaluate(f"step-{step}", step, roles)
@@ -179,19 +187,6 @@ class Session:
             ledger=self.ledger,
             recorder=self.recorder,
         )
-
-    async def _clocks(self, roles: Roles) -> dict[str, dict[str, float]]:
-        groups = {
-            "sampler": roles.samplers,
-            "teacher": roles.teachers,
-            "learner": roles.learner.ranks,
-        }
-        clocks = {}
-        for name, members in groups.items():
-            read = await asyncio.gather(*(role.call("clock") for role in members))
-            clock_metrics(self.around.hub, name, read)
-            clocks[name] = summed(read)
-        return clocks
 
     async def _save(self, roles: Roles) -> None:
         """Write ``student/``: weights, configuration, tokenizer and model card."""

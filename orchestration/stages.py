@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from actors.prompts import training_texts
+from actors.prompts import texts
 from actors.tokenizer import (
     load_tokenizer,
     require_same_tokenizer,
@@ -110,8 +110,8 @@ class _Stages:
                 f"training a tokenizer of {config.data.tokenizer_vocab} entries"
             )
             temporary = home.with_name(f".{home.name}.tmp")
-            texts = training_texts(config.data, Path(config.data.train))
-            train_tokenizer(texts, config.data.tokenizer_vocab, temporary)
+            train = texts(config.data, Path(config.data.train))
+            train_tokenizer(train, config.data.tokenizer_vocab, temporary)
             _move(temporary, home)
         return load_tokenizer(str(home))
 
@@ -199,7 +199,6 @@ def sft_config(
     return config.model_copy(
         update={
             "name": f"{role}-sft",
-            "seed": _model_seed(role, config.seed),
             "output": output,
             "existing": "replace",
             "student": StudentConfig(

@@ -23,6 +23,8 @@ class SyncRecord:
     """Longest time that a sampler stood still for the load."""
     probe_difference: float
     """Largest disagreement over the probe, nats."""
+    nbytes: int
+    """Bytes that one sampler received."""
 
 
 class WeightSync:
@@ -32,7 +34,6 @@ class WeightSync:
         self._learner = learner
         self._samplers = samplers
         self.records: list[SyncRecord] = []
-        self.bytes_per_push = 0
 
     async def push(self) -> SyncRecord:
         """Push the current weights: one buffer, shared by all samplers, never in this process.
@@ -55,8 +56,8 @@ class WeightSync:
             seconds=time.monotonic() - start,
             pause_seconds=max(proof.seconds for proof in proofs),
             probe_difference=max(proof.probe_difference for proof in proofs),
+            nbytes=proofs[0].nbytes,
         )
-        self.bytes_per_push = proofs[0].nbytes
         self.records.append(record)
         return record
 
@@ -66,7 +67,7 @@ class WeightSync:
         return {
             "count": len(self.records),
             "seconds_p50": round(median(seconds), 5) if seconds else 0.0,
-            "bytes": self.bytes_per_push,
+            "bytes": self.records[-1].nbytes if self.records else 0,
             "verified": bool(self.records),
             "probe_difference_max": max((r.probe_difference for r in self.records), default=0.0),
         }

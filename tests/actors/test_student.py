@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,31 +27,36 @@ from configs.student import StudentConfig
 from configs.wire import Prompt, Uid, WeightManifest
 from learner.weights import flatten_weights, make_manifest
 
-CONTEXT, VOCABULARY, HIDDEN = 64, 61, 32
-IDS = {"vocab_size": VOCABULARY, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-GQA = {
+CONTEXT, VOCABULARY, HIDDEN = 64, 61, 64
+IDS: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+GQA: dict[str, Any] = {
     **IDS,
     "hidden_size": HIDDEN,
     "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
     "intermediate_size": 48,
     "max_position_embeddings": CONTEXT,
 }
 FAMILIES = {
-    "gpt2": lambda: GPT2Config(n_embd=HIDDEN, n_layer=2, n_head=4, n_positions=CONTEXT, **IDS),
+    "gpt2": lambda: GPT2Config(n_embd=HIDDEN, n_layer=2, n_head=2, n_positions=CONTEXT, **IDS),
     "opt": lambda: OPTConfig(
         hidden_size=HIDDEN,
         word_embed_proj_dim=HIDDEN,
         num_hidden_layers=2,
-        num_attention_heads=4,
+        num_attention_heads=2,
         ffn_dim=48,
         max_position_embeddings=CONTEXT,
         **IDS,
     ),
     "llama": lambda: LlamaConfig(**GQA),
     "qwen2": lambda: Qwen2Config(tie_word_embeddings=True, **GQA),
-    "qwen3": lambda: Qwen3Config(head_dim=16, **GQA),
+    "qwen3": lambda: Qwen3Config(head_dim=32, **GQA),
 }
 TIED = {"gpt2", "opt", "qwen2"}
 PROBE = np.array([3, 17, 42, 5, 60, 8, 2, 11, 3, 29, 33, 7], np.int32)
@@ -128,7 +134,7 @@ def largest_difference(sampler: StudentSampler, model: PreTrainedModel) -> float
 
 
 def test_a_seed_is_a_stable_function_of_run_and_uid_in_vllms_range():
-    assert request_seed(0, Uid(0, 7, 0)) == 3418262116352164388
+    assert request_seed(0, Uid(0, 7, 0)) == 4297636607994433873
     seeds = {
         request_seed(r, Uid(e, o, s))
         for r in (0, 1)
@@ -219,7 +225,7 @@ def not_finite(model: PreTrainedModel) -> tuple[WeightManifest, np.ndarray]:
         (stale_head, "is not proved"),
         (stale_layer, "is not proved"),
         (flipped_byte, "damaged on its way"),
-        (wrong_shape, r"c_fc.weight with shape \(128, 32\)"),
+        (wrong_shape, r"c_fc.weight with shape \(256, 64\)"),
         (older_version, "version 9, older than version 10"),
         (not_finite, "is not proved"),
     ],

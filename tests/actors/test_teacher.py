@@ -21,6 +21,7 @@ from configs.wire import Prompt, Response, Trajectory, Uid
 
 VOCAB = 61
 CONTEXT = 32
+WIDTH = 64
 
 
 class FakeEngine:
@@ -29,7 +30,7 @@ class FakeEngine:
     def __init__(self) -> None:
         self.generated: list[list[int]] = []
         self.seeds: list[int] = []
-        self.closed = False
+        self.closed = self.warm = False
 
     def generate(
         self, prompts: Sequence[np.ndarray], *, sampling: Sampling, seeds: Sequence[int]
@@ -50,6 +51,9 @@ class FakeEngine:
     def prompt_logprobs(self, sequences: Sequence[np.ndarray]) -> list[np.ndarray]:
         return [-np.arange(1, len(ids), dtype=np.float32) for ids in sequences]
 
+    def warm_up(self) -> None:
+        self.warm = True
+
     def close(self) -> None:
         self.closed = True
 
@@ -62,7 +66,15 @@ def save_teacher(folder: Path, seed: int = 0) -> str:
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     model = GPT2LMHeadModel(
-        GPT2Config(vocab_size=VOCAB, n_positions=CONTEXT, n_embd=16, n_layer=1, n_head=2)
+        GPT2Config(
+            vocab_size=VOCAB,
+            n_positions=CONTEXT,
+            n_embd=WIDTH,
+            n_layer=1,
+            n_head=2,
+            bos_token_id=0,
+            eos_token_id=1,
+        )
     )
     for weight in model.parameters():
         torch.nn.init.normal_(weight, std=0.3)
@@ -392,7 +404,7 @@ def test_log_probabilities_that_are_not_finite_name_the_uid_and_are_not_cached(t
     broken = GPT2LMHeadModel.from_pretrained(model)
     with torch.no_grad():
         broken.transformer.wte.weight[9] = torch.nan  # seen by the second prompt's input only
-    broken.lm_head.weight = torch.nn.Parameter(torch.ones(VOCAB, 16))
+    broken.lm_head.weight = torch.nn.Parameter(torch.ones(VOCAB, WIDTH))
     broken.config.tie_word_embeddings = False
     broken.save_pretrained(model)
     server = make_server(model, tmp_path, engine=FakeEngine())
@@ -437,7 +449,7 @@ def test_close_ends_the_engine_that_was_started(tmp_path: Path):
     model, engine = save_teacher(tmp_path / "p"), FakeEngine()
     server = make_server(model, tmp_path, engine=engine)
     server.warm_up()
-    assert not engine.closed
+    assert engine.warm and not engine.closed
     server.close()
     assert engine.closed
     make_server(model, tmp_path).close()  # nothing started: nothing to end

@@ -6,23 +6,25 @@ import sys
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedModel
 
-from actors.vllm_engine import VllmEngine, transport
+from actors.vllm_engine import VllmEngine
 from actors.vllm_environment import vllm_environment
-from configs.errors import DataError, DependencyError
+from actors.vllm_start import transport
+from configs.errors import ConfigError, DataError, DependencyError
 from configs.sampling import Sampling
 
 CONTEXT, VOCABULARY, EOS = 200, 61, 2
 
 
-def make_model(folder: Path, **changes) -> PreTrainedModel:
+def make_model(folder: Path, **changes: int) -> PreTrainedModel:
     torch.manual_seed(0)
-    sizes = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": CONTEXT}
+    sizes: dict[str, Any] = {"n_embd": 64, "n_layer": 2, "n_head": 2, "n_positions": CONTEXT}
     config = GPT2Config(**{**sizes, "vocab_size": VOCABULARY, "eos_token_id": EOS, **changes})
     model = AutoModelForCausalLM.from_config(config).eval()
     with torch.no_grad():
@@ -95,6 +97,13 @@ def test_an_end_outside_the_vocabulary_is_an_error(tmp_path: Path):
 
 
 @pytest.mark.engine
+def test_a_head_size_that_vllm_has_no_kernel_for_is_an_error_at_the_start(tmp_path: Path):
+    make_model(tmp_path, n_head=4)
+    with pytest.raises(ConfigError, match="heads of size 16"):
+        VllmEngine(str(tmp_path), dtype="float32", seed=0, max_model_len=None)
+
+
+@pytest.mark.engine
 @pytest.mark.parametrize("how", [sampling(0.5), sampling(1.0, top_p=0.8), sampling(0.0)])
 def test_log_probabilities_are_the_raw_models_however_a_response_is_drawn(how: Sampling):
     engine, model = shared()
@@ -103,6 +112,7 @@ def test_log_probabilities_are_the_raw_models_however_a_response_is_drawn(how: S
         prompts, engine.generate(prompts, sampling=how, seeds=range(8)), strict=True
     ):
         expected = expected_logprobs(model, np.concatenate([prompt, response.ids_T]))
+        assert response.behaviour_logprobs_T is not None
         np.testing.assert_allclose(
             response.behaviour_logprobs_T, expected[len(prompt) - 1 :], atol=1e-4
         )

@@ -49,6 +49,7 @@ class DeafSampler(FakeSampler):
     """Never takes a second push."""
 
     def load_weights(self, manifest: WeightManifest, buffer: np.ndarray) -> WeightProof:
+        self.version = 0
         return WeightProof(version=0, probe_difference=0.0, seconds=0.0, nbytes=4)
 
 

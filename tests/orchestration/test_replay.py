@@ -14,7 +14,7 @@ from tests.orchestration.replay_builders import BYTES, Clock, gold, ordinals, pa
 
 
 def queue(clock: Clock | None = None, **config: Any) -> ReplayQueue:
-    return ReplayQueue(ReplayConfig(**config), clock=clock or Clock())
+    return ReplayQueue(ReplayConfig.model_validate(config), clock=clock or Clock())
 
 
 def run(coroutine: Coroutine[Any, Any, None]) -> None:
@@ -92,7 +92,7 @@ def test_put_is_idempotent_in_every_state() -> None:
 
 @pytest.mark.parametrize("bound", [{"max_tuples": 2}, {"max_bytes": 1024}])
 def test_a_full_queue_makes_producers_wait_until_an_ack_and_admits_piece_by_piece(
-    bound: dict[str, int],
+    bound: dict[str, Any],
 ) -> None:
     async def scenario() -> None:
         replay = queue(**bound)
@@ -207,7 +207,7 @@ def test_a_tuple_from_the_future_is_a_programmer_error() -> None:
 
 def test_an_expired_lease_is_delivered_again_and_a_waiting_lease_gets_it() -> None:
     async def scenario() -> None:
-        replay = ReplayQueue(ReplayConfig(lease_seconds=0.02))
+        replay = ReplayQueue(ReplayConfig.model_validate({"lease_seconds": 0.02}))
         await replay.put(pairs(0))
         first, _ = await replay.lease(1, 0)
         second, tuples = await replay.lease(1, 0)
@@ -274,6 +274,21 @@ def test_a_released_lease_is_delivered_again_and_its_ack_consumes_nothing() -> N
         assert await replay.ack(first.id, 1) == []
         assert await replay.ack(second.id, 1) == [uid(0)]
         assert await replay.ack(second.id, 1) == []
+
+    run(scenario())
+
+
+def test_an_expired_lease_can_still_be_released_and_then_its_ack_consumes_nothing() -> None:
+    async def scenario() -> None:
+        clock = Clock()
+        replay = queue(clock, lease_seconds=10)
+        await replay.put(pairs(0))
+        lease, _ = await replay.lease(1, 0)
+        clock.now = 10.0
+        assert (await replay.statistics())["expired"] == 1
+        await replay.release(lease.id)
+        assert await replay.ack(lease.id, 1) == []
+        assert (await replay.statistics())["depth"] == 1
 
     run(scenario())
 

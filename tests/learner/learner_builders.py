@@ -1,11 +1,11 @@
 """Small models and batches for the learner's tests."""
 
-import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, CONFIG_MAPPING, PreTrainedModel
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
 
 from configs.learner import LearnerConfig
 from configs.objective import DpkdConfig, ObjectiveConfig
@@ -14,16 +14,13 @@ from configs.student import StudentConfig
 from configs.teacher import TeacherConfig
 from configs.wire import PreferenceTuple, Prompt, Response, Uid
 
-os.environ.setdefault("DS_ACCELERATOR", "cpu")
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
 VOCABULARY = 512
 FAMILIES = ("gpt2", "opt", "llama", "qwen2", "qwen3")
 
 
-def small_model(family: str = "gpt2", *, seed: int = 0, **overrides: object) -> PreTrainedModel:
+def small_model(family: str = "gpt2", *, seed: int = 0, **overrides: Any) -> PreTrainedModel:
     """Return a random model of two narrow layers, in evaluation mode."""
-    shape: dict[str, object] = {"vocab_size": VOCABULARY, "bos_token_id": 0, "eos_token_id": 1}
+    shape: dict[str, Any] = {"vocab_size": VOCABULARY, "bos_token_id": 0, "eos_token_id": 1}
     if family == "gpt2":
         shape |= {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 96}
     elif family == "opt":

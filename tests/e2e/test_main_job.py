@@ -1,0 +1,152 @@
+"""The main job on real parts: outputs, live metrics, determinism, signals, the finished student."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.e2e.tiny import ROOT, TinyRun
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+
+class Scraper:
+    """Scrapes a run's exporter while it goes on."""
+
+    def __init__(self, run: TinyRun) -> None:
+        self.run = run
+        self.seen: list[dict[str, float]] = []
+
+    def __call__(self) -> None:
+        try:
+            url = self.run.json("status.json")["metrics_url"]
+            with urllib.request.urlopen(url, timeout=2) as answer:
+                text = answer.read().decode()
+        except (OSError, KeyError, json.JSONDecodeError):
+            return  # not up yet, or just gone
+        samples = (s for family in text_string_to_metric_families(text) for s in family.samples)
+        self.seen.append({sample.name: sample.value for sample in samples if not sample.labels})
+
+    def values(self, name: str) -> set[float]:
+        found = {scrape[name] for scrape in self.seen if name in scrape}
+        return {value for value in found if np.isfinite(value)}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("e2e")
+
+
+@pytest.fixture(scope="module")
+def first(home) -> tuple[TinyRun, Scraper]:
+    run = TinyRun(home, "learner.steps=12")
+    scraper = Scraper(run)
+    assert run.wait(scraper) == 0, run.tail()
+    return run, scraper
+
+
+def test_the_run_leaves_the_promised_files_and_no_process(first):
+    run, _ = first
+    names = ("config.yaml", "status.json", "summary.json", "metrics.jsonl", "events.jsonl")
+    for name in (*names, "samples.jsonl", "student/model.safetensors", "student/README.md"):
+        assert (run.folder / name).stat().st_size > 0, name
+    assert run.json("status.json")["state"] == "succeeded"
+    assert run.survivors() == []
+
+
+def test_the_summary_balances_and_every_push_is_proved(first):
+    summary = first[0].json("summary.json")
+    ledger = summary["ledger"]
+    assert (ledger["issued"], ledger["consumed"], ledger["in_flight"]) == (96, 96, 0)
+    assert ledger["dropped"] == {}
+    assert summary["weight_sync"]["verified"] is True
+    assert summary["weight_sync"]["count"] == 13
+    assert summary["logprob_drift"]["max"] < 1e-3
+    for when in ("before", "after", "teacher"):
+        assert {"rouge_l", "exact_match", "reverse_kl_nats"} <= set(summary["eval"][when])
+    assert summary["throughput"]["pairs_per_second"] > 0
+    assert summary["time"]["sampler"]["busy_seconds"] > 0
+    assert summary["restarts"] == {"sampler": 0, "teacher": 0, "learner": 0}
+
+
+def test_rewards_and_reverse_kl_move_on_the_exporter_while_the_run_goes_on(first):
+    _, scraper = first
+    names = ("dpkd_reward_teacher", "dpkd_reward_student", "dpkd_reverse_kl_k1_nats", "dpkd_step")
+    for name in names:
+        assert len(scraper.values(name)) >= 2, (name, scraper.values(name))
+
+
+def test_the_same_seed_gives_the_same_losses_and_weights_from_cached_models(first, home):
+    again = TinyRun(home, "learner.steps=12", name="again")
+    assert again.wait() == 0, again.tail()
+    assert again.json("summary.json")["losses"] == first[0].json("summary.json")["losses"]
+    weights = [run.folder / "student" / "model.safetensors" for run in (first[0], again)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    assert "made before" in again.log.read_text()
+
+
+def test_overlapped_runs_stay_within_the_lag_bound(first, home):
+    run = TinyRun(home, "replay.max_policy_lag=2", "student.replicas=2", name="overlapped")
+    assert run.wait() == 0, run.tail()
+    lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    lags = [line["lag"] for line in lines]
+    assert len(lags) == 6
+    assert max(lags) in (1, 2)
+    assert run.json("summary.json")["ledger"]["in_flight"] == 0
+
+
+def test_the_student_loads_with_transformers_and_with_vllm(first):
+    from transformers import AutoModelForCausalLM
+
+    run, _ = first
+    student = run.folder / "student"
+    AutoModelForCausalLM.from_pretrained(student)
+    data = next((run.folder.parents[1] / "cache" / "data").glob("embedded-*")) / "valid.jsonl"
+    teacher = next((run.folder.parents[1] / "cache" / "models").glob("teacher-*"))
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "orchestration.evaluate", student, data),
+            *("--teacher", teacher, "--rows", "8", "student.sampling.max_new_tokens=16"),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    scores = json.loads(done.stdout)
+    after = run.json("summary.json")["eval"]["after"]
+    assert scores["rouge_l"] == pytest.approx(after["rouge_l"], abs=1e-3)
+    assert scores["reverse_kl_nats"] == pytest.approx(after["reverse_kl_nats"], abs=1e-3)
+
+
+def test_sigint_finishes_the_step_and_leaves_nothing_behind(first, home):
+    run = TinyRun(home, "learner.steps=2000", name="interrupted")
+    sent: list[bool] = []
+
+    def interrupt() -> None:
+        if run.step() >= 2 and not sent:
+            os.kill(run.process.pid, signal.SIGINT)
+            sent.append(True)
+
+    assert run.wait(interrupt) == 130, run.tail()
+    status = run.json("status.json")
+    assert (status["state"], status["exit_code"]) == ("stopped", 130)
+    assert 2 <= status["step"] < 2000
+    assert (run.folder / "student" / "model.safetensors").exists()
+    assert run.survivors() == []
+
+
+def test_the_local_runner_runs_the_same_pipeline_in_one_process(first, home):
+    run = TinyRun(home, "cluster.local=true", "learner.steps=4", name="local")
+    assert run.wait() == 0, run.tail()
+    assert run.json("summary.json")["ledger"]["consumed"] == 32
+    assert run.survivors() == []

@@ -1,0 +1,186 @@
+"""The learner on a real DeepSpeed engine: one rank here, two ranks in processes of their own."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from configs.errors import ConfigError, DependencyError, NonFiniteError
+from configs.learner import LearnerConfig
+from configs.run import RunConfig
+from learner.batch import Segment, collate
+from learner.engine import learning_rate_factor
+from learner.logprobs import ResponseScorer
+from learner.worker import LearnerWorker
+from tests.learner.learner_builders import preference_tuples, run_config, saved_model
+from tests.learner.ranks import batches, learn, started_worker, two_ranks
+
+pytestmark = pytest.mark.engine
+
+
+def config(**learner: object) -> RunConfig:
+    """Return a run with several micro-batches a step and several chunks a micro-batch."""
+    defaults = {"batch_size": 8, "threads": 1, "warmup_steps": 1, "steps": 6}
+    small = {"micro_batch_tokens": 512, "logprob_chunk_tokens": 32}
+    return run_config(LearnerConfig.model_validate(defaults | small | learner))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return saved_model(tmp_path_factory.mktemp("student"))
+
+
+@pytest.fixture(scope="module")
+def reference(model: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[float], Path]:
+    """What one rank without sharding sees in three steps, and the model it ends with."""
+    worker = started_worker(config(), model)
+    values = learn(worker, 3)
+    values.append(worker.nll([item.prompt for item in batches(1)[0][:3]])["nll"])
+    folder = tmp_path_factory.mktemp("reference") / "model"
+    worker.save_model(str(folder))
+    worker.close()
+    return values, folder
+
+
+def difference(left: Path, right: Path) -> float:
+    """Return the largest difference of any logit of two saved models.
+
+    Not of weights: Adam turns rounding noise in a gradient that is zero by symmetry, such as
+    that of a key's bias, into steps of full size, which no output feels.
+    """
+    ids_RL = torch.arange(40)[None]
+    logits = [AutoModelForCausalLM.from_pretrained(path)(ids_RL).logits for path in (left, right)]
+    return (logits[0] - logits[1]).abs().max().item()
+
+
+@pytest.mark.parametrize(
+    "learner",
+    [
+        {"zero_stage": 1},
+        {"zero_stage": 2},
+        {"zero_stage": 3},
+        {"zero_stage": 3, "activation_checkpointing": True},
+    ],
+)
+def test_sharding_does_not_change_learning(
+    learner: dict[str, object], model: str, reference: tuple[list[float], Path], tmp_path: Path
+) -> None:
+    worker = started_worker(config(**learner), model)
+    values = learn(worker, 3)
+    worker.save_model(str(tmp_path / "model"))
+    worker.close()
+    assert values == pytest.approx(reference[0][:-1], abs=1e-5, rel=1e-5)
+    assert difference(tmp_path / "model", reference[1]) < 1e-4
+
+
+def test_two_ranks_learn_what_one_does(
+    model: str, reference: tuple[list[float], Path], tmp_path: Path
+) -> None:
+    stages = [config(ranks=2, zero_stage=stage) for stage in (0, 2, 3)]
+    for number, values in enumerate(two_ranks(stages, model, str(tmp_path))):
+        assert values == pytest.approx(reference[0], abs=1e-5, rel=1e-5), stages[number].learner
+        assert difference(tmp_path / str(number), reference[1]) < 1e-4
+
+
+def test_bfloat16_learns_nearly_the_same(model: str, reference: tuple[list[float], Path]) -> None:
+    worker = started_worker(config(dtype="bfloat16"), model)
+    values = learn(worker, 3)
+    published = worker.publish_weights()
+    worker.close()
+    assert values == pytest.approx(reference[0][:-1], rel=0.01)
+    assert published is not None
+    assert {spec.dtype for spec in published[0].tensors} == {"bfloat16"}
+    assert published[0].probe_tolerance == 0.15
+
+
+@pytest.mark.parametrize("family", ["gpt2", "qwen2"])
+def test_published_weights_hold_the_tied_head_and_reproduce_the_probe(
+    family: str, tmp_path: Path
+) -> None:
+    worker = started_worker(config(zero_stage=3), saved_model(tmp_path / family, family))
+    learn(worker, 1)
+    published = worker.publish_weights()
+    worker.close()
+    assert published is not None
+    manifest, buffer = published
+    assert manifest.version == 1 and manifest.nbytes == buffer.nbytes
+    received: dict[str, Tensor] = {}
+    start = 0
+    for name, shape, dtype in manifest.tensors:
+        assert dtype == "float32"
+        stop = start + 4 * int(torch.tensor(shape).prod())
+        received[name] = torch.from_numpy(buffer[start:stop].view("float32").reshape(shape))
+        start = stop
+    assert start == len(buffer) and "lm_head.weight" in received
+    student = AutoModelForCausalLM.from_pretrained(tmp_path / family).eval()
+    student.load_state_dict(received)
+    probe = manifest.probe_ids
+    batch = collate([[Segment(probe[:1], probe[1:])]], ("gold",))
+    logprobs_N, _ = ResponseScorer(student, chunk_tokens=16)(batch.input_ids_RL, batch.positions_N)
+    torch.testing.assert_close(
+        logprobs_N.detach(), torch.from_numpy(manifest.probe_logprobs), atol=1e-5, rtol=0
+    )
+
+
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_a_restored_engine_goes_on_as_if_never_stopped(
+    stage: int, model: str, tmp_path: Path
+) -> None:
+    worker = started_worker(config(zero_stage=stage), model)
+    learn(worker, 2)
+    worker.save(str(tmp_path))
+    expected = learn(worker, 2)
+    worker.close()
+    worker = started_worker(config(zero_stage=stage), model)
+    worker.load(str(tmp_path))
+    assert worker.step == 2
+    assert learn(worker, 2) == expected
+    worker.close()
+
+
+def _overflow_the_gradient(module: object, inputs: object, output: tuple[Tensor, ...]) -> None:
+    output[0].register_hook(lambda gradient: gradient * float("inf"))
+
+
+def test_non_finite_gradients_stop_before_the_weights(model: str) -> None:
+    worker = started_worker(config(), model)
+    parameter = worker.engine.scorer.head.weight
+    before = parameter.detach().clone()
+    score = worker.engine.scorer.head.register_forward_hook(_overflow_the_gradient)
+    statistics = worker.forward_backward(preference_tuples(2, corpus=True))
+    score.remove()
+    assert statistics["nonfinite"] == 0  # the loss itself looks fine
+    with pytest.raises(NonFiniteError, match="a gradient became NaN or infinite at learner step 0"):
+        worker.optim_step()
+    assert torch.equal(parameter, before) and worker.step == 0
+    worker.close()
+
+
+def test_a_non_finite_loss_stops_before_the_weights(model: str) -> None:
+    worker = started_worker(config(), model)
+    tuples = preference_tuples(2, corpus=True)
+    response = tuples[0].student_response
+    assert response is not None and response.teacher_logprobs_T is not None
+    response.teacher_logprobs_T[0] = float("nan")
+    assert worker.forward_backward(tuples)["nonfinite"] > 0
+    with pytest.raises(NonFiniteError, match="the loss became NaN"):
+        worker.optim_step()
+    assert worker.step == 0
+    worker.close()
+
+
+def test_a_model_folder_without_weights_is_named(tmp_path: Path) -> None:
+    worker = LearnerWorker(config(), model=str(tmp_path), rank=0, world_size=1)
+    address = worker.rendezvous()
+    with pytest.raises((DependencyError, ConfigError), match=str(tmp_path)):
+        worker.start(*address)
+    worker.close()
+
+
+def test_the_learning_rate_warms_up_and_follows_a_cosine_down() -> None:
+    learner = LearnerConfig(warmup_steps=3, steps=7, min_learning_rate_ratio=0.1)
+    factors = [learning_rate_factor(step, learner) for step in range(9)]
+    expected = [0.25, 0.5, 0.75, 1.0, 0.8681981, 0.55, 0.2318019, 0.1, 0.1]
+    assert factors == pytest.approx(expected)
