@@ -93,7 +93,7 @@ def _keep_shared_state() -> None:
     """
     from vllm.v1.engine import core
 
-    vars(core)["cleanup_dist_env_and_memory"] = gc.collect
+    core.cleanup_dist_env_and_memory = gc.collect  # type: ignore[assignment]
 
 
 def _forget_dead_groups() -> None:

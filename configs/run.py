@@ -10,12 +10,16 @@ from configs.cluster import ClusterConfig
 from configs.data import DataConfig
 from configs.evaluation import EvaluationConfig
 from configs.learner import LearnerConfig
-from configs.models import ModelSource
+from configs.models import MakeModel, ModelSource
 from configs.monitoring import MonitoringConfig
 from configs.objective import DpkdConfig, ObjectiveConfig
 from configs.replay import ReplayConfig
 from configs.student import StudentConfig
 from configs.teacher import TeacherConfig
+
+
+CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
+"""What vLLM 0.32's CPU attention was compiled for (vllm/v1/attention/backends/cpu_attn.py)."""
 
 
 class RunConfig(Section):
@@ -96,10 +100,21 @@ def _check_source(role: str, source: ModelSource) -> None:
         raise ValueError(
             f"{role}.make gives a random model, which needs {role}.warm_start to be trained"
         )
-    if source.make and source.make.hidden_size % source.make.heads:
+    if source.make:
+        _check_heads(role, source.make)
+
+
+def _check_heads(role: str, make: MakeModel) -> None:
+    size, rest = divmod(make.hidden_size, make.heads)
+    if rest:
         raise ValueError(
-            f"{role}.make.heads ({source.make.heads}) must divide "
-            f"{role}.make.hidden_size ({source.make.hidden_size})"
+            f"{role}.make.heads ({make.heads}) must divide "
+            f"{role}.make.hidden_size ({make.hidden_size})"
+        )
+    if size not in CPU_HEAD_SIZES:
+        raise ValueError(
+            f"{role}.make.hidden_size / {role}.make.heads is {size}, and vLLM's attention on a "
+            f"CPU takes heads of {', '.join(map(str, CPU_HEAD_SIZES))}"
         )
 
 

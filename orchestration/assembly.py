@@ -1,11 +1,10 @@
 """Builds the parts of a run from its configuration: only those that the objective needs."""
 
 import asyncio
+import os
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
-from actors.prompts import PromptSource
 from actors.student import StudentSampler
 from actors.teacher import TeacherServer
 from actors.vllm_environment import vllm_environment
@@ -53,12 +52,8 @@ def role_counts(config: RunConfig) -> dict[str, int]:
 
 
 async def start_roles(config: RunConfig, models: Models, launcher: Launcher) -> Roles:
-    """Place the roles and bring them up side by side.
-
-    Raises ``DependencyError`` before any model loads when the cluster can never place them.
-    """
+    """Place the roles and bring them up side by side; ``launcher.require`` was asked before."""
     counts = role_counts(config)
-    launcher.require(counts)
     threads = max(1, launcher.cores // sum(counts.values()))
     roles = Roles(
         samplers=[
@@ -82,17 +77,18 @@ async def start_roles(config: RunConfig, models: Models, launcher: Launcher) -> 
     return roles
 
 
-def prompt_source(config: RunConfig, tokenizer: object, train: Path, context: int) -> PromptSource:
-    """Open the data of a run."""
-    return PromptSource(config.data, tokenizer, train=train, seed=config.seed, context=context)
-
-
 def sampler_role(
     config: RunConfig, models: Models, launcher: Launcher, threads: int, index: int
 ) -> Role:
     """Place one student sampler."""
     section = config.student
-    build = partial(StudentSampler, section, model=models.student, seed=config.seed)
+    build = partial(
+        StudentSampler,
+        section,
+        model=models.student,
+        seed=config.seed,
+        exit_on_engine_death=not config.cluster.local,
+    )
     environment = vllm_environment(
         threads=section.threads or threads, kv_cache_gib=section.kv_cache_gib
     )
@@ -112,6 +108,7 @@ def teacher_role(
         seed=config.seed,
         cache_folder=config.cache.expanduser() / "teacher" if section.cache else None,
         needs_logprobs="teacher_logprobs" in config.objective.needs,
+        exit_on_engine_death=not config.cluster.local,
     )
     environment = vllm_environment(
         threads=section.threads or threads, kv_cache_gib=section.kv_cache_gib
@@ -126,6 +123,8 @@ def _learner(
         LearnerWorker, config, model=models.student, rank=index, world_size=config.learner.ranks
     )
     environment = {"OMP_NUM_THREADS": str(config.learner.threads or threads)}
+    if config.cluster.address is None and "RAY_ADDRESS" not in os.environ:
+        environment["MASTER_ADDR"] = "127.0.0.1"  # all ranks are on this machine
     if not config.cluster.learner.gpus:
         environment["DS_ACCELERATOR"] = "cpu"
     return launcher.role(f"learner-{index}", build, environment=environment)

@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _config(options: argparse.Namespace) -> RunConfig:
-    """The quickstart's settings around other models and data; overrides come last."""
+    """Put other models and data into the quickstart's settings; overrides come last."""
     return load(
         "quickstart",
         [
@@ -48,8 +48,9 @@ def _config(options: argparse.Namespace) -> RunConfig:
 
 async def _evaluate(config: RunConfig, with_teacher: bool) -> dict[str, Any]:
     settle_authentication(config.cluster)
+    from actors.prompts import PromptSource
     from actors.tokenizer import load_tokenizer, require_same_tokenizer
-    from orchestration.assembly import Models, prompt_source, sampler_role, teacher_role
+    from orchestration.assembly import Models, sampler_role, teacher_role
     from orchestration.context import common_context
     from orchestration.evaluator import Evaluator
     from orchestration.launcher import make_launcher
@@ -59,7 +60,13 @@ async def _evaluate(config: RunConfig, with_teacher: bool) -> dict[str, Any]:
     tokenizer = load_tokenizer(models.student)
     if with_teacher:
         require_same_tokenizer(tokenizer, load_tokenizer(config.teacher.model))
-    prompts = prompt_source(config, tokenizer, Path(config.data.train), common_context(models))
+    prompts = PromptSource(
+        config.data,
+        tokenizer,
+        train=Path(config.data.train),
+        seed=config.seed,
+        context=common_context(models),
+    )
     evaluator = Evaluator(
         config=config.evaluation,
         prompts=prompts.validation(),

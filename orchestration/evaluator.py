@@ -26,7 +26,7 @@ class Scores:
     greedy_rouge_l: float | None = None
     greedy_exact_match: float | None = None
     reverse_kl_nats: float | None = None
-    """Mean over sampled responses of log q(y) − log p(y): KL(q‖p) per response, k1 estimate."""
+    """Mean over sampled responses of log q(y) - log p(y): KL(q‖p) per response, k1 estimate."""
     reverse_kl_per_token: float | None = None
     """The same sum divided by all sampled tokens."""
     nll_nats: float | None = None

@@ -5,6 +5,7 @@ import sys
 
 from configs.errors import DpkdError
 from configs.run import RunConfig
+from orchestration.assembly import role_counts
 from orchestration.exporter import MetricsHub
 from orchestration.launcher import make_launcher
 from orchestration.lifecycle import StopRequest
@@ -12,7 +13,7 @@ from orchestration.plan import describe
 from orchestration.progress import Progress, make_progress
 from orchestration.run_folder import RunFolder
 from orchestration.session import Session, Surroundings
-from orchestration.stages import prepare
+from orchestration.stages import Stages, with_data
 from orchestration.table import result_table
 
 
@@ -44,11 +45,16 @@ async def _run(config: RunConfig, folder: RunFolder, progress: Progress) -> int:
     progress.announce(f"metrics: {hub.url}")
     stop = StopRequest(progress.announce)
     try:
-        with make_launcher(config.cluster, namespace=f"dpkd-{config.name}") as launcher, stop:
-            around = Surroundings(launcher=launcher, hub=hub, progress=progress, stop=stop)
-            config, inputs = await prepare(config, folder, around)
-            session = Session(config, folder, inputs, around)
-            summary = await session.run()
+        with stop:
+            config = with_data(config)
+            stages = Stages(config, folder, progress.announce)
+            tokenizer = stages.tokenizer()
+            prompts = stages.prompts(tokenizer)
+            with make_launcher(config.cluster, namespace=f"dpkd-{config.name}") as launcher:
+                launcher.require(role_counts(config))
+                around = Surroundings(launcher=launcher, hub=hub, progress=progress, stop=stop)
+                inputs = await stages.inputs(tokenizer, prompts, around)
+                summary = await Session(config, folder, inputs, around).run()
     except asyncio.CancelledError:
         if not stop.signal:
             raise

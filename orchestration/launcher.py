@@ -1,5 +1,6 @@
 """Where roles come from: Ray actors, or this process. One of two classes, chosen by the recipe."""
 
+import logging
 import os
 from collections.abc import Callable
 from typing import Any, Protocol, Self
@@ -61,7 +62,7 @@ class LocalLauncher:
         build: Callable[[], Any],
         *,
         environment: dict[str, str] | None = None,
-        asynchronous: bool = False,  # noqa: ARG002  a local role takes both kinds of method
+        asynchronous: bool = False,
     ) -> Role:
         """See ``Launcher.role``."""
         # Several parts share this process: the first one's word holds, as with any setdefault.
@@ -130,7 +131,7 @@ class RayLauncher:
                 address,
                 namespace=self._namespace,
                 log_to_driver=False,
-                logging_level="ERROR",
+                logging_level=logging.ERROR,
                 **(local if address == "local" else {}),
             )
         except ConnectionError as error:

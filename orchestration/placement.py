@@ -5,6 +5,7 @@ The parts are plain classes. ``RayRole`` hosts one in an actor of its own; a cla
 """
 
 import asyncio
+import contextlib
 import inspect
 import time
 from collections.abc import Callable
@@ -102,11 +103,9 @@ class RayRole:
 
     async def stop(self) -> None:
         """See ``Role.stop``."""
-        try:
+        with contextlib.suppress(TimeoutError, RayError):  # it is killed in whatever state it is
             await asyncio.wait_for(self._actor.run.remote("close", 1), 10)
-        except (TimeoutError, RayError):
-            pass  # it is killed below, in whatever state it is
-        ray.kill(self._actor)
+        ray.kill(self._actor)  # pyright: ignore[reportArgumentType]
 
 
 def _root_cause(error: RayTaskError) -> BaseException:

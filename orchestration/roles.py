@@ -6,7 +6,7 @@ next role: large values, which never pass through the driver).
 """
 
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -58,7 +58,7 @@ class BusyClock:
     def restart(self) -> None:
         """Forget everything: the run proper begins now."""
         self._born = time.monotonic()
-        self._busy: Counter[str] = Counter()
+        self._busy: defaultdict[str, float] = defaultdict(float)
         self._calls: list[tuple[str, float]] = []
 
     def add(self, method: str, seconds: float) -> None:

@@ -8,12 +8,12 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from actors.prompts import PromptSource
 from configs.run import RunConfig
 from configs.wire import Prompt
-from orchestration.assembly import Models, Roles, prompt_source, start_roles
+from orchestration.assembly import Models, Roles, start_roles
 from orchestration.evaluator import Evaluator, Scores
 from orchestration.exporter import MetricsHub
 from orchestration.launcher import Launcher
@@ -23,8 +23,8 @@ from orchestration.model_card import write_model_card
 from orchestration.pipeline import Parts, Pipeline
 from orchestration.progress import Progress
 from orchestration.recorder import Recorder
-from orchestration.run_folder import RunFolder
 from orchestration.role_watch import RoleWatch
+from orchestration.run_folder import RunFolder
 from orchestration.weight_sync import WeightSync
 
 
@@ -44,9 +44,8 @@ class Inputs:
 
     models: Models
     tokenizer: Any
-    train: Path
-    context: int
-    """Longest prompt plus response that both models take, in tokens."""
+    prompts: PromptSource
+    """Opened and checked once; every session reads it from the start."""
 
 
 class Session:
@@ -55,12 +54,13 @@ class Session:
     def __init__(
         self, config: RunConfig, folder: RunFolder, inputs: Inputs, around: Surroundings
     ) -> None:
-        """Open the data and the ledger; raises ``DataError`` before anything heavy starts."""
+        """Open the ledger and rewind the data."""
         self.config = config
         self.folder = folder
         self.inputs = inputs
         self.around = around
-        self.prompts = prompt_source(config, inputs.tokenizer, inputs.train, inputs.context)
+        self.prompts = inputs.prompts
+        self.prompts.seek({"epoch": 0, "ordinal": 0, "sample": 0})
         self.validation: list[Prompt] = self.prompts.validation()
         self.ledger = Ledger(folder.path / "events.jsonl")
         self.recorder = Recorder(around.hub, around.progress, self.ledger, folder)
@@ -118,7 +118,7 @@ class Session:
         looking = asyncio.create_task(watch.run())
         try:
             await pipeline.run()
-        except* Exception as group:
+        except* Exception as group:  # noqa: BLE001  re-raised as the first of its errors
             raise _first(group) from None
         finally:
             looking.cancel()

@@ -7,12 +7,15 @@ where the key is a hash over everything that determines them.
 
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from actors.prompts import texts
+from actors.model_folder import model_folder
+from actors.prompts import PromptSource, texts
 from actors.tokenizer import (
     load_tokenizer,
     require_same_tokenizer,
@@ -26,7 +29,7 @@ from configs.run import RunConfig
 from configs.student import StudentConfig
 from learner.make_model import make_model
 from orchestration.assembly import Models
-from orchestration.context import common_context, context_of
+from orchestration.context import context_of
 from orchestration.embedded_tasks import write_embedded_tasks
 from orchestration.run_folder import RunFolder
 from orchestration.session import Inputs, Session, Surroundings
@@ -37,103 +40,99 @@ RECIPE_VERSION = 1
 RoleName = Literal["teacher", "student"]
 
 
-async def prepare(
-    config: RunConfig, folder: RunFolder, around: Surroundings
-) -> tuple[RunConfig, Inputs]:
-    """Make or find everything that the main session starts from.
-
-    Returns the configuration with its data files resolved, and the session's inputs. Raises
-    ``DataError`` or ``DependencyError`` before any model loads.
-    """
-    config = _with_data(config)
-    stages = _Stages(config, folder, around)
-    tokenizer = stages.tokenizer()
-    teacher = await stages.model("teacher", tokenizer) if config.uses_teacher else None
-    student = await stages.model("student", tokenizer)
-    models = Models(student=student, teacher=teacher)
-    inputs = Inputs(
-        models=models,
-        tokenizer=tokenizer,
-        train=Path(config.data.train),
-        context=common_context(models),
-    )
-    return config, inputs
-
-
-def _with_data(config: RunConfig) -> RunConfig:
+def with_data(config: RunConfig) -> RunConfig:
     """Write the embedded tasks where the recipe asks for them, and name their files."""
     if config.data.train != "embedded":
         return config
     rows = {"train_rows": config.data.embedded_rows, "valid_rows": config.data.validation_rows}
     home = config.cache.expanduser() / "data" / f"embedded-{_digest({**rows, 'v': RECIPE_VERSION})}"
-    if not (home / "valid.jsonl").exists():
-        temporary = home.with_name(f".{home.name}.tmp")
+    if not home.exists():
+        temporary = home.with_name(f".{home.name}.tmp-{os.getpid()}")
         temporary.mkdir(parents=True, exist_ok=True)
         write_embedded_tasks(temporary, seed=0, **rows)
-        _move(temporary, home)
+        _publish(temporary, home)
     files = {"train": home / "train.jsonl", "validation": home / "valid.jsonl"}
     return config.model_copy(update={"data": config.data.model_copy(update=files)})
 
 
-class _Stages:
-    """Makes what a recipe wants made; one method a kind of thing."""
+class Stages:
+    """Makes what a recipe wants made; one method a kind of thing, in the order of their calls."""
 
-    def __init__(self, config: RunConfig, folder: RunFolder, around: Surroundings) -> None:
+    def __init__(
+        self, config: RunConfig, folder: RunFolder, announce: Callable[[str], None]
+    ) -> None:
+        """Take a configuration that ``with_data`` has resolved."""
         self._config = config
         self._folder = folder
-        self._around = around
+        self._announce = announce
         self._models = config.cache.expanduser() / "models"
-        self._train_digest = _file_digest(Path(config.data.train))
+        self._train = Path(config.data.train)
 
     def tokenizer(self) -> Any:
         """Return the run's one tokenizer: a loaded model's own, else one trained on the data.
 
-        Raises ``ConfigError`` when teacher and student come with different ones.
+        Raises ``ConfigError`` when teacher and student come with different ones,
+        ``DependencyError`` when a model's folder is not complete.
         """
-        config = self._config
-        loaded = {
-            role: load_tokenizer(
-                source.model,
-                revision=source.revision,
-                trust_remote_code=source.trust_remote_code,
-            )
-            for role, source in self._sources().items()
-            if source.model
-        }
+        loaded = {role: _load_tokenizer(source) for role, source in self._sources() if source.model}
         if len(loaded) == 2:
             require_same_tokenizer(loaded["teacher"], loaded["student"])
         if loaded:
             return next(iter(loaded.values()))
         home = self._models / f"tokenizer-{self._key({})}"
         if not home.exists():
-            self._around.progress.announce(
-                f"training a tokenizer of {config.data.tokenizer_vocab} entries"
+            self._announce(f"training a tokenizer of {self._config.data.tokenizer_vocab} entries")
+            temporary = home.with_name(f".{home.name}.tmp-{os.getpid()}")
+            train_tokenizer(
+                texts(self._config.data, self._train), self._config.data.tokenizer_vocab, temporary
             )
-            temporary = home.with_name(f".{home.name}.tmp")
-            train = texts(config.data, Path(config.data.train))
-            train_tokenizer(train, config.data.tokenizer_vocab, temporary)
-            _move(temporary, home)
+            _publish(temporary, home)
         return load_tokenizer(str(home))
 
-    async def model(self, role: RoleName, tokenizer: Any) -> str:
+    def prompts(self, tokenizer: Any) -> PromptSource:
+        """Open and check the data; raises ``DataError`` before Ray or any model starts."""
+        contexts = [
+            source.make.context if source.make else context_of(str(source.model))
+            for _, source in self._sources()
+        ]
+        return PromptSource(
+            self._config.data,
+            tokenizer,
+            train=self._train,
+            seed=self._config.seed,
+            context=min(contexts),
+        )
+
+    async def inputs(self, tokenizer: Any, prompts: PromptSource, around: Surroundings) -> Inputs:
+        """Make or find the models; returns what the main session starts from."""
+        base = Inputs(models=Models(student=""), tokenizer=tokenizer, prompts=prompts)
+        made = {
+            role: await self._model(role, source, base, around) for role, source in self._sources()
+        }
+        return replace(base, models=Models(student=made["student"], teacher=made.get("teacher")))
+
+    async def _model(
+        self, role: RoleName, source: ModelSource, base: Inputs, around: Surroundings
+    ) -> str:
         """Return the folder or hub name that ``role`` starts distillation from."""
-        source = self._sources()[role]
         if source.warm_start is None:
             assert source.model is not None
             return source.model
-        home = self._models / f"{role}-{self._key(self._recipe_of(role, source, tokenizer))}"
+        home = self._models / f"{role}-{self._key(self._recipe_of(role, source, base.tokenizer))}"
         if home.exists():
-            self._around.progress.announce(f"{role}: made before, taken from {home}")
+            self._announce(f"{role}: made before, taken from {home}")
             return str(home)
-        start = source.model or self._random_model(role, source, tokenizer)
-        made = await self._train(role, source, start, tokenizer)
-        _move(made, home)
+        start = source.model or self._random_model(role, source, base.tokenizer)
+        config = sft_config(self._config, role, source, start, self._folder.path / "stages")
+        folder = RunFolder(config)
+        await Session(config, folder, replace(base, models=Models(student=start)), around).run()
+        _publish(folder.student, home)
         return str(home)
 
-    def _sources(self) -> dict[RoleName, ModelSource]:
-        sources: dict[RoleName, ModelSource] = {"student": self._config.student}
+    def _sources(self) -> list[tuple[RoleName, ModelSource]]:
+        sources: list[tuple[RoleName, ModelSource]] = [("student", self._config.student)]
         if self._config.uses_teacher:
-            sources["teacher"] = self._config.teacher
+            sources.insert(0, ("teacher", self._config.teacher))
         return sources
 
     def _random_model(self, role: RoleName, source: ModelSource, tokenizer: Any) -> str:
@@ -148,19 +147,6 @@ class _Stages:
         )
         tokenizer.save_pretrained(folder)
         return str(folder)
-
-    async def _train(self, role: RoleName, source: ModelSource, start: str, tokenizer: Any) -> Path:
-        """Run the SFT session of one model; returns the folder of its result."""
-        config = sft_config(self._config, role, source, start, self._folder.path / "stages")
-        inputs = Inputs(
-            models=Models(student=start),
-            tokenizer=tokenizer,
-            train=Path(config.data.train),
-            context=context_of(start),
-        )
-        folder = RunFolder(config)
-        await Session(config, folder, inputs, self._around).run()
-        return folder.student
 
     def _recipe_of(self, role: RoleName, source: ModelSource, tokenizer: Any) -> Mapping[str, Any]:
         """Everything beyond the data that determines a made model."""
@@ -179,7 +165,8 @@ class _Stages:
         data = self._config.data.model_dump(
             mode="json", exclude={"train", "validation", "validation_rows", "corpus"}
         )
-        return _digest({**recipe, "data": data, "train": self._train_digest, "v": RECIPE_VERSION})
+        train = _file_digest(self._train)
+        return _digest({**recipe, "data": data, "train": train, "v": RECIPE_VERSION})
 
 
 def sft_config(
@@ -216,16 +203,26 @@ def _model_seed(role: RoleName, seed: int) -> int:
     return 2 * seed + (role == "student")
 
 
-def _move(made: Path, home: Path) -> None:
+def _load_tokenizer(source: ModelSource) -> Any:
+    assert source.model is not None
+    if Path(source.model).expanduser().is_dir():
+        model_folder(source.model)  # complete, or an error before anything starts
+    return load_tokenizer(
+        source.model, revision=source.revision, trust_remote_code=source.trust_remote_code
+    )
+
+
+def _publish(made: Path, home: Path) -> None:
     """Put a finished thing where the next run finds it, whole or not at all."""
     home.parent.mkdir(parents=True, exist_ok=True)
-    staged = home.with_name(f".{home.name}.staged")
-    shutil.rmtree(staged, ignore_errors=True)
+    staged = home.with_name(f".{home.name}.staged-{os.getpid()}")
     shutil.copytree(made, staged)
-    if home.exists():  # another run was quicker, with the same result
-        shutil.rmtree(staged)
-    else:
+    if made.name.startswith("."):
+        shutil.rmtree(made)
+    try:
         staged.rename(home)
+    except OSError:  # another run was quicker, with the same result
+        shutil.rmtree(staged)
 
 
 def _digest(value: Mapping[str, Any]) -> str:

@@ -35,7 +35,7 @@ def result_table(summary: Mapping[str, Any]) -> str:
 
 
 def _cell(value: float | None, form: str) -> str:
-    return "–" if value is None else form.format(value)
+    return "-" if value is None else form.format(value)
 
 
 def _accounts(summary: Mapping[str, Any]) -> str:

@@ -48,7 +48,11 @@ class TinyRun:
         self.log = home / f"{name}.log"
         self._output = self.log.open("w")
         self.process = subprocess.Popen(
-            self.command, cwd=ROOT, stdout=self._output, stderr=subprocess.STDOUT, env=_environment()
+            self.command,
+            cwd=ROOT,
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+            env=_environment(),
         )
         self._family: dict[int, psutil.Process] = {}
 

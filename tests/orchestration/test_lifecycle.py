@@ -41,7 +41,7 @@ def test_the_first_signal_asks_to_finish_the_step():
 
 @pytest.mark.parametrize(("signals", "finish"), [(2, True), (1, False)])
 def test_the_second_signal_or_one_before_any_step_stops_at_once(signals, finish):
-    stop, said, cancelled = _story(signals, finish=finish)
+    _, said, cancelled = _story(signals, finish=finish)
     assert cancelled
     assert said[-1] == "SIGTERM: stopping at once"
 
