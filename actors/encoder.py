@@ -34,12 +34,17 @@ class RowEncoder:
     that spells a special token stays text.
     """
 
-    def __init__(self, config: DataConfig, tokenizer: Any, *, context: int) -> None:
+    def __init__(
+        self, config: DataConfig, tokenizer: Any, *, context: int, response_room: int = 1
+    ) -> None:
         """Take the limits from the config; ``context`` is the models' length in tokens.
+
+        A prompt must leave ``response_room`` tokens of it free for the response to be drawn.
 
         Raises ConfigError where the tokenizer lacks what the config asks for.
         """
         self._config, self._tokenizer, self._context = config, tokenizer, context
+        self._room = response_room
         name = getattr(tokenizer, "name_or_path", "") or "the tokenizer"
         if tokenizer.eos_token_id is None:
             raise ConfigError(f"{name} has no end-of-sequence token, so responses would not end")
@@ -92,9 +97,9 @@ class RowEncoder:
         whole = f"the models' context is {context}"
         limits = [
             (
-                prompt + 1 > context,
-                f"the prompt has {prompt} tokens and {whole}, which must hold "
-                "the prompt and at least one token of the response",
+                prompt + self._room > context,
+                f"the prompt has {prompt} tokens and {whole}, which must hold the prompt and "
+                f"{self._room} new token(s): see student.sampling.max_new_tokens",
             ),
             (
                 prompt > config.max_prompt_tokens,

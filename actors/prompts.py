@@ -47,19 +47,21 @@ class PromptSource:
         train: Path,
         seed: int,
         context: int,
+        response_room: int = 1,
         samples_per_prompt: int = 1,
     ) -> None:
         """Open and check the files.
 
-        ``context`` is the smaller of the models' lengths, in tokens; ``samples_per_prompt`` the
-        number of student responses, and so of uids, for each use of a row.
+        ``context`` is the smaller of the models' lengths, in tokens, of which every prompt must
+        leave ``response_room`` free; ``samples_per_prompt`` is the number of student responses,
+        and so of uids, for each use of a row.
 
         Raises DataError, naming file and line, for the first row that is malformed or too long
         (``on_bad_row: error``), and where no row is left to train on; ConfigError where the
         tokenizer cannot make the prompts.
         """
         self._config, self._samples = config, samples_per_prompt
-        self._encoder = RowEncoder(config, tokenizer, context=context)
+        self._encoder = RowEncoder(config, tokenizer, context=context, response_room=response_room)
         self._layout = layout_of(config)
         self._rows = load_rows(train, self._layout, on_bad_row=config.on_bad_row)
         self.skipped: Counter[str] = Counter(self._rows.skipped)

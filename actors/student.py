@@ -59,6 +59,10 @@ class StudentSampler:
         """Generate once, so that the first real call does not pay for set-up."""
         self._engine.warm_up()
 
+    def transport(self) -> str:
+        """Return how weights reach this sampler: ``object_store``, ``nccl`` or ``ipc``."""
+        return self.weight_transfer
+
     def generate(self, prompts: list[Prompt], sampling: Sampling | None = None) -> list[Trajectory]:
         """Draw one response for each prompt, with the configured sampling unless one is given.
 

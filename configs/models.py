@@ -25,6 +25,9 @@ class MakeModel(Section):
     """Attention heads; must divide ``hidden_size``."""
     context: int = Field(default=256, ge=8)
     """Longest prompt plus response in tokens."""
+    initializer_range: float = Field(default=0.02, gt=0)
+    """Standard deviation of the initial weights. The usual 0.02 is meant for wide models; about
+    1/sqrt(hidden_size) lets a very narrow one learn several times faster."""
 
 
 class WarmStart(Section):

@@ -17,7 +17,6 @@ from configs.replay import ReplayConfig
 from configs.student import StudentConfig
 from configs.teacher import TeacherConfig
 
-
 CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 """What vLLM 0.32's CPU attention was compiled for (vllm/v1/attention/backends/cpu_attn.py)."""
 
@@ -80,6 +79,11 @@ class RunConfig(Section):
             raise ValueError(
                 f"learner.batch_size ({self.learner.batch_size}) must be a multiple of "
                 f"learner.ranks ({self.learner.ranks})"
+            )
+        if self.student.weight_transfer in ("nccl", "ipc") and self.learner.ranks > 1:
+            raise ValueError(
+                f"student.weight_transfer={self.student.weight_transfer} is driven by a learner of "
+                f"one rank, and learner.ranks is {self.learner.ranks}; use object_store"
             )
         if self.replay.max_tuples < self.learner.batch_size:
             raise ValueError(

@@ -31,6 +31,12 @@ def own_address(world_size: int) -> str:
     return "127.0.0.1"
 
 
+def free_port() -> int:
+    """Return a port that was free a moment ago."""
+    with listen("") as listener:
+        return listener.getsockname()[1]
+
+
 def listen(address: str) -> socket.socket:
     """Open a listening socket on any free port of ``address``."""
     listener = socket.socket()

@@ -2,7 +2,9 @@
 
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,14 +13,14 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from configs.errors import DependencyError, NonFiniteError
 from configs.run import RunConfig
-from configs.wire import PreferenceTuple, Prompt, WeightManifest
+from configs.wire import PreferenceTuple, Prompt, TensorSpec, WeightManifest
 from learner import rendezvous
 from learner.batch import Segment, collate
 from learner.checkpoint import save_model
 from learner.engine import DeepSpeedEngine
 from learner.logprobs import ResponseScorer, disable_dropout, prove_scorer
 from learner.step import forward_backward, gold_nll
-from learner.weights import flatten_weights, make_manifest
+from learner.weights import flatten_weights, make_manifest, open_cuda_sender
 
 _PROBE_LENGTH = 24
 _PROBE_TOLERANCE = {"float32": 1e-4, "bfloat16": 0.15}
@@ -40,6 +42,7 @@ class LearnerWorker:
         self._rank, self._world_size = rank, world_size
         self._listener: socket.socket | None = None
         self._engine: DeepSpeedEngine | None = None
+        self._sender: Any = None
         self._loss_is_finite = True
 
     def rendezvous(self) -> tuple[str, int]:
@@ -122,20 +125,33 @@ class LearnerWorker:
 
     def publish_weights(self) -> tuple[WeightManifest, np.ndarray] | None:
         """Return the weights as (manifest, flat uint8 buffer) on rank 0, None elsewhere."""
-        probe_ids, probe_logprobs = self._probe()
+        probe = self._probe()
         state = self.engine.full_state_dict()
         if state is None:
             return None
         tensors, buffer = flatten_weights(state)
-        manifest = make_manifest(
-            tensors,
-            buffer,
-            version=self.step,
-            probe_ids=probe_ids,
-            probe_logprobs=probe_logprobs,
-            probe_tolerance=_PROBE_TOLERANCE[self._config.learner.dtype],
-        )
-        return manifest, buffer
+        return self._manifest(tensors, buffer, probe), buffer
+
+    def send_weights(
+        self, call: Callable[[str, dict[str, Any]], None], transport: str, samplers: int
+    ) -> WeightManifest:
+        """Push by a CUDA transport of vLLM's, ``nccl`` or ``ipc``; for a learner of one rank.
+
+        ``call(phase, payload)`` runs ``StudentSampler.transfer`` on all ``samplers``. Returns the
+        manifest to prove the push by; no buffer travels. NOT RUN on a GPU.
+        """
+        assert self._world_size == 1, "several ranks push through the object store"
+        if self._sender is None:
+            nccl = transport == "nccl"
+            self._sender = open_cuda_sender(
+                lambda: self.engine.full_state_dict() or {},
+                call,
+                address=rendezvous.own_address(1 + samplers) if nccl else None,
+                port=rendezvous.free_port() if nccl else None,
+                samplers=samplers,
+            )
+        self._sender.send_weights()
+        return self._manifest((), np.empty(0, np.uint8))
 
     def save_model(self, folder: str) -> None:
         """Write the model in Hugging Face layout (safetensors, config), atomically."""
@@ -162,6 +178,22 @@ class LearnerWorker:
         if self._listener is not None:
             self._listener.close()
             self._listener = None
+
+    def _manifest(
+        self,
+        tensors: tuple[TensorSpec, ...],
+        buffer: np.ndarray,
+        probe: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> WeightManifest:
+        probe_ids, probe_logprobs = probe or self._probe()
+        return make_manifest(
+            tensors,
+            buffer,
+            version=self.step,
+            probe_ids=probe_ids,
+            probe_logprobs=probe_logprobs,
+            probe_tolerance=_PROBE_TOLERANCE[self._config.learner.dtype],
+        )
 
     @torch.no_grad()
     def _probe(self) -> tuple[np.ndarray, np.ndarray]:

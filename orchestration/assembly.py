@@ -82,6 +82,9 @@ def sampler_role(
 ) -> Role:
     """Place one student sampler."""
     section = config.student
+    if section.weight_transfer == "auto" and (config.learner.ranks > 1 or config.cluster.local):
+        # vLLM's CUDA transports are driven by a learner of one rank, from a process of its own.
+        section = section.model_copy(update={"weight_transfer": "object_store"})
     build = partial(
         StudentSampler,
         section,

@@ -66,6 +66,7 @@ async def _evaluate(config: RunConfig, with_teacher: bool) -> dict[str, Any]:
         train=Path(config.data.train),
         seed=config.seed,
         context=common_context(models),
+        response_room=config.student.sampling.max_new_tokens,
     )
     evaluator = Evaluator(
         config=config.evaluation,

@@ -42,6 +42,7 @@ async def _run(config: RunConfig, folder: RunFolder, progress: Progress) -> int:
     progress.announce(f"run folder: {folder.path}")
     hub = MetricsHub(config.monitoring)
     folder.metrics_url = hub.url
+    folder.status("running")
     progress.announce(f"metrics: {hub.url}")
     stop = StopRequest(progress.announce)
     try:

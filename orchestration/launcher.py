@@ -2,15 +2,15 @@
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, Self
 
 import ray
 
 from configs.cluster import ClusterConfig, RoleResources
-from configs.errors import DependencyError
+from configs.errors import ConfigError, DependencyError
 from orchestration.local import LocalRole
-from orchestration.placement import RayRole, require_resources
+from orchestration.placement import RayRole, TransferCall, require_resources
 from orchestration.roles import Role
 
 
@@ -29,6 +29,10 @@ class Launcher(Protocol):
         asynchronous: bool = False,
     ) -> Role:
         """Place a part; ``name`` is ``<role>`` or ``<role>-<replica>``."""
+        ...
+
+    def transfer_call(self, samplers: Sequence[Role]) -> Callable[[str, dict[str, Any]], None]:
+        """Return what runs a phase of vLLM's weight transfer on every sampler."""
         ...
 
     def require(self, counts: dict[str, int]) -> None:
@@ -69,6 +73,10 @@ class LocalLauncher:
         for key, value in (environment or {}).items():
             os.environ.setdefault(key, value)
         return LocalRole(name, build, timeout=self._config.call_timeout_seconds)
+
+    def transfer_call(self, samplers: Sequence[Role]) -> Callable[[str, dict[str, Any]], None]:
+        """Refuse: CUDA transports need processes of their own."""
+        raise ConfigError("cluster.local pushes by student.weight_transfer=object_store only")
 
     def require(self, counts: dict[str, int]) -> None:
         """One process holds everything but several learner ranks or replicas."""
@@ -114,6 +122,11 @@ class RayLauncher:
             timeout=self._config.call_timeout_seconds,
             asynchronous=asynchronous,
         )
+
+    def transfer_call(self, samplers: Sequence[Role]) -> Callable[[str, dict[str, Any]], None]:
+        """See ``Launcher.transfer_call``."""
+        roles = [role for role in samplers if isinstance(role, RayRole)]
+        return TransferCall(roles, self._config.call_timeout_seconds)
 
     def require(self, counts: dict[str, int]) -> None:
         """See ``Launcher.require``."""

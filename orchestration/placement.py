@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import inspect
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
@@ -106,6 +106,19 @@ class RayRole:
         with contextlib.suppress(TimeoutError, RayError):  # it is killed in whatever state it is
             await asyncio.wait_for(self._actor.run.remote("close", 1), 10)
         ray.kill(self._actor)  # pyright: ignore[reportArgumentType]
+
+
+class TransferCall:
+    """Runs one phase of vLLM's weight transfer on every sampler; travels to the learner."""
+
+    def __init__(self, roles: Sequence[RayRole], timeout: float) -> None:
+        self._actors = [role._actor for role in roles]
+        self._timeout = timeout
+
+    def __call__(self, phase: str, payload: dict[str, Any]) -> None:
+        """Run ``phase`` on all samplers at once, and wait for them."""
+        calls = [actor.run.remote("transfer", 1, phase, payload) for actor in self._actors]
+        ray.get(calls, timeout=self._timeout)
 
 
 def _root_cause(error: RayTaskError) -> BaseException:

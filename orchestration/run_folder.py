@@ -24,7 +24,7 @@ class RunFolder:
 
         Raises ``ConfigError`` when it must not be replaced, or cannot be written.
         """
-        self.path = config.folder.expanduser().resolve()
+        self.path = resolve_output(config.output, Path.cwd()) / config.name
         self._started = time.time()
         self._step = 0
         self.metrics_url: str | None = None
@@ -86,6 +86,27 @@ class RunFolder:
         """Append generations of one evaluation."""
         with (self.path / "samples.jsonl").open("a", encoding="utf-8") as lines:
             lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def resolve_output(output: Path, here: Path) -> Path:
+    """Return the absolute folder of runs; ``here`` is the current directory.
+
+    `ray job submit --working-dir` runs a job in a throw-away copy of the folder it was submitted
+    from. There a relative ``output`` is taken below ``~/dpkd`` instead, so that results outlive
+    the job; an absolute one inside the copy is a ``ConfigError``.
+    """
+    output = output.expanduser()
+    throw_away = next((up for up in (here, *here.parents) if up.name.startswith("_ray_pkg_")), None)
+    if throw_away is None:
+        return (here / output).resolve()
+    if not output.is_absolute():
+        return (Path.home() / "dpkd" / output).resolve()
+    if output.resolve().is_relative_to(throw_away.resolve()):
+        raise ConfigError(
+            f"output={output} lies inside the job's throw-away copy of its working directory and "
+            "would vanish with it; give a folder outside, such as output=~/runs"
+        )
+    return output.resolve()
 
 
 def _free_sibling(path: Path) -> Path:

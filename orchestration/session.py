@@ -76,7 +76,10 @@ class Session:
         Raises the first error of any part, after every part has been stopped.
         """
         progress = self.around.progress
-        progress.announce(f"starting {_named_counts(self.config)}")
+        progress.announce(
+            f"starting {_named_counts(self.config)} "
+            "(10 to 30 s; the first start on a machine compiles DeepSpeed's kernels, a minute more)"
+        )
         roles = await start_roles(self.config, self.inputs.models, self.around.launcher)
         try:
             return await self._run_with(roles)
@@ -86,7 +89,7 @@ class Session:
             await roles.stop()
 
     async def _run_with(self, roles: Roles) -> dict[str, Any]:
-        sync = WeightSync(roles.learner, roles.samplers)
+        sync = await self._weight_sync(roles)
         pipeline = Pipeline(
             self.config, self._parts(roles, sync), lambda step: self._look(roles, step)
         )
@@ -102,11 +105,19 @@ class Session:
         self.folder.summary(summary)
         return summary
 
+    async def _weight_sync(self, roles: Roles) -> WeightSync:
+        """Ask the samplers which way weights reach them; it depends on their device."""
+        if not roles.samplers or (await roles.samplers[0].call("transport")) == "object_store":
+            return WeightSync(roles.learner, roles.samplers)
+        return WeightSync(
+            roles.learner,
+            roles.samplers,
+            transport=await roles.samplers[0].call("transport"),
+            transfer=self.around.launcher.transfer_call(roles.samplers),
+        )
+
     async def _warm_up(self, roles: Roles) -> None:
-        """Compile kernels before the clock starts, and say so: it takes a while and looks hung."""
-        if not roles.samplers:
-            return
-        self.around.progress.announce("first generation: compiling kernels, 6 to 20 s")
+        """Generate once before the clock starts: engines do what they do only once."""
         await asyncio.gather(*(sampler.call("warm_up") for sampler in roles.samplers))
 
     async def _learn(self, pipeline: Pipeline, roles: Roles) -> dict[str, dict[str, float]]:

@@ -101,6 +101,7 @@ class Stages:
             train=self._train,
             seed=self._config.seed,
             context=min(contexts),
+            response_room=self._config.student.sampling.max_new_tokens,
         )
 
     async def inputs(self, tokenizer: Any, prompts: PromptSource, around: Surroundings) -> Inputs:

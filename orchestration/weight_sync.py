@@ -2,9 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 from configs.errors import WeightSyncError
 from configs.wire import WeightProof
@@ -30,21 +31,30 @@ class SyncRecord:
 class WeightSync:
     """Pushes are all or nothing: every sampler proves the version, or the run ends."""
 
-    def __init__(self, learner: LearnerGroup, samplers: Sequence[Role]) -> None:
+    def __init__(
+        self,
+        learner: LearnerGroup,
+        samplers: Sequence[Role],
+        *,
+        transport: str = "object_store",
+        transfer: Callable[[str, dict[str, Any]], None] | None = None,
+    ) -> None:
+        """Choose the way: one buffer in the object store, or a CUDA ``transport`` of vLLM's,
+        for which ``transfer`` runs a phase of its protocol on every sampler.
+        """
         self._learner = learner
         self._samplers = samplers
+        self._transport = transport
+        self._transfer = transfer
         self.records: list[SyncRecord] = []
 
     async def push(self) -> SyncRecord:
-        """Push the current weights: one buffer, shared by all samplers, never in this process.
+        """Push the current weights; they never pass through this process.
 
         Raises ``WeightSyncError`` when a sampler does not hold what the learner sent.
         """
         start = time.monotonic()
-        manifest, buffer = self._learner.publish_weights()
-        proofs: list[WeightProof] = await asyncio.gather(
-            *(sampler.call("load_weights", manifest, buffer) for sampler in self._samplers)
-        )
+        proofs = await (self._push_buffer() if self._transfer is None else self._push_by_cuda())
         for sampler, proof in zip(self._samplers, proofs, strict=True):
             if proof.version != self._learner.step:
                 raise WeightSyncError(
@@ -60,6 +70,22 @@ class WeightSync:
         )
         self.records.append(record)
         return record
+
+    async def _push_buffer(self) -> list[WeightProof]:
+        """One buffer, which every sampler reads from shared memory."""
+        manifest, buffer = self._learner.publish_weights()
+        return await asyncio.gather(
+            *(sampler.call("load_weights", manifest, buffer) for sampler in self._samplers)
+        )
+
+    async def _push_by_cuda(self) -> list[WeightProof]:
+        """Let the learner drive vLLM's protocol, then ask for the proof."""
+        rank = self._learner.ranks[0]
+        arguments = (self._transfer, self._transport, len(self._samplers))
+        manifest = await rank.call("send_weights", *arguments)
+        return await asyncio.gather(
+            *(sampler.call("prove", manifest) for sampler in self._samplers)
+        )
 
     def summary(self) -> dict[str, float | int | bool]:
         """Return the ``weight_sync`` section of summary.json."""

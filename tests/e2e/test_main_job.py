@@ -26,7 +26,8 @@ class Scraper:
 
     def __call__(self) -> None:
         try:
-            url = self.run.json("status.json")["metrics_url"]
+            if not (url := self.run.json("status.json")["metrics_url"]):
+                return
             with urllib.request.urlopen(url, timeout=2) as answer:
                 text = answer.read().decode()
         except (OSError, KeyError, json.JSONDecodeError):

@@ -39,10 +39,12 @@ TINY = (
 class TinyRun:
     """One run in a process of its own, and everything that it started."""
 
-    def __init__(self, home: Path, *overrides: str, name: str = "tiny") -> None:
+    def __init__(
+        self, home: Path, *overrides: str, name: str = "tiny", recipe: str = "quickstart"
+    ) -> None:
         self.folder = home / "runs" / name
         self.command = [
-            *(sys.executable, "-m", "orchestration.run", "quickstart", *TINY),
+            *(sys.executable, "-m", "orchestration.run", recipe, *TINY),
             *(f"name={name}", f"output={home / 'runs'}", f"cache={home / 'cache'}", *overrides),
         ]
         self.log = home / f"{name}.log"

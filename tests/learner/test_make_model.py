@@ -76,3 +76,13 @@ def test_the_same_seed_gives_the_same_bytes_and_leaves_the_global_one_alone(tmp_
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in "ac"]
     assert weights[0] != weights[1]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_initial_weights_have_the_asked_spread(tmp_path: Path, family: str) -> None:
+    sizes = MakeModel.model_validate(
+        {"family": family, "hidden_size": 64, "heads": 2, "initializer_range": 0.1}
+    )
+    make_model(sizes, vocab_size=2000, eos_token_id=5, seed=0, folder=tmp_path)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert model.get_input_embeddings().weight.std().item() == pytest.approx(0.1, rel=0.05)

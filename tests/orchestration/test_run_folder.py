@@ -7,7 +7,7 @@ import pytest
 
 from configs.errors import ConfigError
 from configs.run import RunConfig
-from orchestration.run_folder import RunFolder
+from orchestration.run_folder import RunFolder, resolve_output
 
 
 def _config(output: Path, **changes: object) -> RunConfig:
@@ -41,3 +41,16 @@ def test_a_file_in_the_way_is_an_error_that_names_it(tmp_path):
     (tmp_path / "r").write_text("")
     with pytest.raises(ConfigError, match="a file is in the way"):
         RunFolder(_config(tmp_path))
+
+
+def test_a_submitted_jobs_relative_output_goes_where_it_outlives_the_job(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    copy = tmp_path / "_ray_pkg_0123"
+    assert resolve_output(Path("runs"), copy) == tmp_path / "home" / "dpkd" / "runs"
+    assert resolve_output(tmp_path / "out", copy) == tmp_path / "out"
+    with pytest.raises(ConfigError, match="throw-away copy"):
+        resolve_output(copy / "runs", copy)
+
+
+def test_elsewhere_a_relative_output_is_below_the_current_folder(tmp_path):
+    assert resolve_output(Path("runs"), tmp_path) == tmp_path / "runs"
