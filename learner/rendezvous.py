@@ -59,6 +59,8 @@ def join(
 
     Ranks that meet on loopback keep their own connections on it too.
     """
+    if world_size == 1 and dist.is_initialized():
+        return  # in the local runner a vLLM engine of this process was quicker; one rank is one
     if ipaddress.ip_address(socket.gethostbyname(address)).is_loopback:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     store = dist.TCPStore(

@@ -3,6 +3,8 @@
 import asyncio
 import sys
 
+from transformers.utils.logging import disable_progress_bar
+
 from configs.errors import DpkdError
 from configs.run import RunConfig
 from orchestration.assembly import role_counts
@@ -23,6 +25,7 @@ def run_job(config: RunConfig) -> int:
     Errors meant for the user are printed as one sentence and kept in ``status.json``; any
     other error is recorded there too, and raised.
     """
+    disable_progress_bar()  # one display is enough
     folder = RunFolder(config)
     progress = make_progress(config.monitoring, sys.stdout)
     try:

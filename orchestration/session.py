@@ -133,6 +133,7 @@ class Session:
             raise _first(group) from None
         finally:
             looking.cancel()
+            self.around.progress.close()
         return await watch.look()
 
     async def _look(self, roles: Roles, step: int) -> None:
