@@ -9,7 +9,6 @@ from actors.student import StudentSampler
 from actors.teacher import TeacherServer
 from actors.vllm_environment import vllm_environment
 from configs.run import RunConfig
-from learner.worker import LearnerWorker
 from orchestration.launcher import Launcher
 from orchestration.learner_group import LearnerGroup
 from orchestration.replay import ReplayQueue
@@ -122,12 +121,17 @@ def teacher_role(
 def _learner(
     config: RunConfig, models: Models, launcher: Launcher, threads: int, index: int
 ) -> Role:
-    build = partial(
-        LearnerWorker, config, model=models.student, rank=index, world_size=config.learner.ranks
-    )
+    build = partial(_build_learner, config, models.student, index)
     environment = {"OMP_NUM_THREADS": str(config.learner.threads or threads)}
     if config.cluster.address is None and "RAY_ADDRESS" not in os.environ:
         environment["MASTER_ADDR"] = "127.0.0.1"  # all ranks are on this machine
     if not config.cluster.learner.gpus:
         environment["DS_ACCELERATOR"] = "cpu"
     return launcher.role(f"learner-{index}", build, environment=environment)
+
+
+def _build_learner(config: RunConfig, model: str, rank: int) -> object:
+    """Import DeepSpeed in the learner's process, not in the driver's, where it takes seconds."""
+    from learner.worker import LearnerWorker
+
+    return LearnerWorker(config, model=model, rank=rank, world_size=config.learner.ranks)

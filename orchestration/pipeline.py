@@ -27,7 +27,7 @@ from orchestration.learner_group import LearnerGroup
 from orchestration.ledger import Ledger
 from orchestration.recorder import Recorder
 from orchestration.roles import Role
-from orchestration.weight_sync import WeightSync
+from orchestration.weight_sync import SyncRecord, WeightSync
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,13 +125,15 @@ class Pipeline:
             self.step += 1
             consumed = await self.parts.queue.call("ack", lease.id, self.step)
             self.parts.ledger.consumed(self.step, consumed)
-            pushed = await self.parts.sync.push() if self.config.uses_student else None
+            pushed, queue = await asyncio.gather(self._push(), self.parts.queue.call("statistics"))
             await self._slots.learned(len(consumed))
-            queue = await self.parts.queue.call("statistics")
             self.parts.recorder.stepped(self.step, lease, outcome, pushed, queue)
             every = self.config.evaluation.every
             if every and self.step % every == 0 and self.step < self.config.learner.steps:
                 await self.evaluate(self.step)
+
+    async def _push(self) -> SyncRecord | None:
+        return await self.parts.sync.push() if self.config.uses_student else None
 
     async def _issue(self) -> list[Prompt]:
         """Take prompts against slots, and enter them in the ledger."""

@@ -194,6 +194,8 @@ def sft_config(
             ),
             "objective": SftConfig(),
             "learner": learner,
+            # Gold responses do not age: the next batches may wait ready.
+            "replay": config.replay.model_copy(update={"max_policy_lag": 2}),
             "evaluation": EvaluationConfig(every=0),
         }
     )

@@ -76,6 +76,7 @@ class Rig:
             await sync.push()
             await asyncio.wait_for(pipeline.run(), 20)
         finally:
+            self.ledger.close()
             await asyncio.gather(*(role.stop() for role in every))
         return pipeline
 
