@@ -80,6 +80,7 @@ class RunConfig(Section):
                 f"learner.batch_size ({self.learner.batch_size}) must be a multiple of "
                 f"learner.ranks ({self.learner.ranks})"
             )
+        _check_gold(self)
         if self.student.weight_transfer in ("nccl", "ipc") and self.learner.ranks > 1:
             raise ValueError(
                 f"student.weight_transfer={self.student.weight_transfer} is driven by a learner of "
@@ -91,6 +92,25 @@ class RunConfig(Section):
                 f"learner.batch_size is {self.learner.batch_size}"
             )
         return self
+
+
+def _check_gold(config: RunConfig) -> None:
+    """Rows without a response serve only what never asks for one."""
+    if config.data.columns.response is not None:
+        return
+    lm_weight = config.objective.lm_weight
+    wants = {
+        "objective.type": "gold" in config.objective.needs,
+        "objective.lm_weight without data.corpus": lm_weight > 0 and config.data.corpus is None,
+        "teacher.response": config.uses_teacher and config.teacher.response == "gold",
+        "student.warm_start": config.student.warm_start is not None,
+        "teacher.warm_start": config.uses_teacher and config.teacher.warm_start is not None,
+    }
+    if any(wants.values()):
+        key = next(key for key, wanted in wants.items() if wanted)
+        raise ValueError(
+            f"data.columns.response=null says that rows have no response, and {key} needs one"
+        )
 
 
 def _check_source(role: str, source: ModelSource) -> None:

@@ -108,7 +108,10 @@ class Evaluator:
         return [trajectory for part in drawn for trajectory in part]
 
     def _quality(self, sampled: Sequence[Response], greedy: Sequence[str]) -> Scores:
+        tokens = fmean(len(response.ids_T) for response in sampled)
         references = [prompt.references for prompt in self.prompts]
+        if not all(references):
+            return Scores(response_tokens=tokens)  # prompts alone: nothing to compare texts with
         pairs = list(zip(self._texts(sampled), references * self.config.samples, strict=True))
         best = list(zip(greedy, references, strict=True))
         return Scores(
@@ -116,7 +119,7 @@ class Evaluator:
             exact_match=fmean(exact_match(text, known) for text, known in pairs),
             greedy_rouge_l=fmean(rouge_l(text, known) for text, known in best),
             greedy_exact_match=fmean(exact_match(text, known) for text, known in best),
-            response_tokens=fmean(len(response.ids_T) for response in sampled),
+            response_tokens=tokens,
         )
 
     def _texts(self, responses: Sequence[Response]) -> list[str]:

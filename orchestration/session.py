@@ -12,9 +12,8 @@ from typing import Any
 
 from actors.prompts import PromptSource
 from configs.run import RunConfig
-from configs.wire import Prompt
 from orchestration.assembly import Models, Roles, start_roles
-from orchestration.evaluator import Evaluator, Scores
+from orchestration.examiner import Examiner
 from orchestration.exporter import MetricsHub
 from orchestration.launcher import Launcher
 from orchestration.ledger import Ledger
@@ -61,13 +60,12 @@ class Session:
         self.around = around
         self.prompts = inputs.prompts
         self.prompts.seek({"epoch": 0, "ordinal": 0, "sample": 0})
-        self.validation: list[Prompt] = self.prompts.validation()
         self.ledger = Ledger(folder.path / "events.jsonl")
         self.recorder = Recorder(around.hub, around.progress, self.ledger, folder)
         around.hub.log_to(folder.path)
         around.hub.set("queue_capacity", config.replay.max_tuples)
         around.hub.set("policy_lag_limit", config.replay.max_policy_lag)
-        self.evaluations: dict[str, Scores] = {}
+        self.examiner = Examiner(config, self.prompts, inputs.tokenizer, folder, self.recorder)
         self._began = time.time()
 
     async def run(self) -> dict[str, Any]:
@@ -91,15 +89,17 @@ class Session:
     async def _run_with(self, roles: Roles) -> dict[str, Any]:
         sync = await self._weight_sync(roles)
         pipeline = Pipeline(
-            self.config, self._parts(roles, sync), lambda step: self._look(roles, step)
+            self.config,
+            self._parts(roles, sync),
+            lambda step: self.examiner.look(f"step-{step}", step, roles),
         )
         self.around.stop.on_first_signal(pipeline.stop)
         await self._warm_up(roles)
         if self.config.uses_student:
             await sync.push()
-        await self._evaluate("before", 0, roles)
+        await self.examiner.look("before", 0, roles)
         clocks = await self._learn(pipeline, roles)
-        await self._evaluate("after", pipeline.step, roles)
+        await self.examiner.look("after", pipeline.step, roles)
         await self._save(roles)
         summary = self._summary(pipeline.step, sync, clocks)
         self.folder.summary(summary)
@@ -136,58 +136,6 @@ class Session:
             self.around.progress.close()
         return await watch.look()
 
-    async def _look(self, roles: Roles, step: int) -> None:
-        await self._evaluate(f"step-{step}", step, roles)
-
-    async def _evaluate(self, when: str, step: int, roles: Roles) -> None:
-        """Measure the student; before the run, the teacher too."""
-        if not self.validation:
-            return
-        likelihood = await roles.learner.nll(self.validation)
-        scores, texts = Scores(nll_nats=likelihood["nll"]), None
-        if roles.samplers and roles.teachers:
-            evaluator = self._evaluator()
-            scores, texts = await evaluator.student(roles.samplers, roles.teachers[0])
-            scores = scores.with_nll(likelihood["nll"])
-            if when == "before" and self.config.evaluation.teacher:
-                await self._evaluate_teacher(evaluator, roles)
-        self.evaluations[when] = scores
-        self.recorder.evaluated(when, step, scores)
-        if texts:
-            self._log_samples(when, step, texts)
-
-    async def _evaluate_teacher(self, evaluator: Evaluator, roles: Roles) -> None:
-        scores, texts = await evaluator.teacher(roles.teachers[0])
-        self.evaluations["teacher"] = scores
-        self.recorder.evaluated("teacher", 0, scores)
-        self._log_samples("teacher", 0, texts)
-
-    def _log_samples(self, when: str, step: int, texts: list[str]) -> None:
-        chosen = list(zip(self.validation, texts, strict=True))
-        chosen = chosen[: self.config.evaluation.logged_samples]
-        decode = self.inputs.tokenizer.decode
-        self.folder.samples(
-            [
-                {
-                    "when": when,
-                    "step": step,
-                    "prompt": decode(prompt.prompt_ids_P.tolist()),
-                    "response": text,
-                    "references": list(prompt.references),
-                }
-                for prompt, text in chosen
-            ]
-        )
-
-    def _evaluator(self) -> Evaluator:
-        limit = self.config.evaluation.max_new_tokens or self.config.student.sampling.max_new_tokens
-        return Evaluator(
-            config=self.config.evaluation,
-            prompts=self.validation,
-            tokenizer=self.inputs.tokenizer,
-            max_new_tokens=limit,
-        )
-
     def _parts(self, roles: Roles, sync: WeightSync) -> Parts:
         return Parts(
             prompts=self.prompts,
@@ -205,7 +153,7 @@ class Session:
         self.folder.student.mkdir(exist_ok=True)
         await roles.learner.save_model(str(self.folder.student))
         self.inputs.tokenizer.save_pretrained(self.folder.student)
-        write_model_card(self.folder.student, self.config, self.evaluations)
+        write_model_card(self.folder.student, self.config, self.examiner.scores)
 
     def _summary(
         self, step: int, sync: WeightSync, clocks: Mapping[str, Mapping[str, float]]
@@ -215,7 +163,7 @@ class Session:
             "seed": self.config.seed,
             "steps": step,
             "wall_seconds": round(time.time() - self._began, 1),
-            "eval": {when: scores.rounded() for when, scores in self.evaluations.items()},
+            "eval": {when: scores.rounded() for when, scores in self.examiner.scores.items()},
             "ledger": self.ledger.balance().as_dict(),
             "throughput": self.recorder.throughput(),
             "time": clocks,

@@ -5,6 +5,7 @@ the same learner, queue and pipeline as the main job. Results are kept in `cache
 where the key is a hash over everything that determines them.
 """
 
+import asyncio
 import hashlib
 import json
 import os
@@ -127,6 +128,8 @@ class Stages:
         config = sft_config(self._config, role, source, start, self._folder.path / "stages")
         folder = RunFolder(config)
         await Session(config, folder, replace(base, models=Models(student=start)), around).run()
+        if around.stop.signal:
+            raise asyncio.CancelledError  # a model of which training was cut short is not kept
         _publish(folder.student, home)
         return str(home)
 

@@ -146,6 +146,22 @@ def test_sigint_finishes_the_step_and_leaves_nothing_behind(first, home):
     assert run.survivors() == []
 
 
+def test_a_model_whose_training_was_cut_short_is_not_kept(first, home):
+    run = TinyRun(home, "student.warm_start.steps=5000", name="cut")
+    before = set((home / "cache" / "models").glob("student-*"))
+    status = run.folder / "stages" / "student-sft" / "status.json"
+    sent: list[bool] = []
+
+    def interrupt() -> None:
+        if not sent and status.exists() and json.loads(status.read_text())["step"] >= 2:
+            os.kill(run.process.pid, signal.SIGTERM)
+            sent.append(True)
+
+    assert run.wait(interrupt) == 143, run.tail()
+    assert run.json("status.json")["state"] == "stopped"
+    assert set((home / "cache" / "models").glob("student-*")) == before
+
+
 def test_the_local_runner_runs_the_same_pipeline_in_one_process(first, home):
     run = TinyRun(home, "cluster.local=true", "learner.steps=4", name="local")
     assert run.wait() == 0, run.tail()
