@@ -71,22 +71,32 @@ def _wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None
             time.sleep(0.5)
 
 
+def _submit(command: list[object]) -> subprocess.CompletedProcess[str]:
+    """Submit and wait for the end; a head answers before its job agent is there."""
+    environment = {**os.environ, "PATH": f"{RAY.parent}:{os.environ['PATH']}"}
+    deadline = time.monotonic() + 90
+    while True:
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=500,
+            check=False,
+        )
+        if "No available agent" not in done.stderr or time.monotonic() > deadline:
+            return done
+        time.sleep(2)
+
+
 def test_a_submitted_job_runs_from_an_uploaded_working_directory(head, tmp_path):
-    command = [
+    command: list[object] = [
         *(RAY, "job", "submit", "--address", head, "--working-dir", ROOT, "--"),
         *("python", "-m", "orchestration.run", "quickstart", *TINY),
         *("name=submitted", f"output={tmp_path}", f"cache={tmp_path}/cache", "learner.steps=3"),
     ]
-    environment = {**os.environ, "PATH": f"{RAY.parent}:{os.environ['PATH']}"}
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
+    done = _submit(command)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     summary = json.loads((tmp_path / "submitted" / "summary.json").read_text())
     assert summary["steps"] == 3
