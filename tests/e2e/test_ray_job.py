@@ -31,13 +31,14 @@ def _free_ports(count: int) -> list[int]:
 @pytest.fixture
 def head(tmp_path):
     """A Ray head of our own; yields its dashboard's address, ends it by pid."""
-    gcs, dashboard, client = _free_ports(3)
+    gcs, dashboard, client, agent = _free_ports(4)
     log = (tmp_path / "head.log").open("w")
     process = subprocess.Popen(
         [
             *(RAY, "start", "--head", "--block", "--num-cpus=2", "--disable-usage-stats"),
             *("--node-ip-address=127.0.0.1", f"--port={gcs}", "--dashboard-host=127.0.0.1"),
             *(f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}"),
+            f"--dashboard-agent-listen-port={agent}",
         ],
         stdout=log,
         stderr=subprocess.STDOUT,
