@@ -59,8 +59,8 @@ class LearnerWorker:
         kind whose log-probabilities cannot be computed in chunks.
         """
         config = self._config.learner
-        cores = len(os.sched_getaffinity(0))
-        torch.set_num_threads(config.threads or max(1, cores // config.ranks))
+        if config.threads:  # else as OMP_NUM_THREADS says
+            torch.set_num_threads(config.threads)
         os.environ.setdefault("LOCAL_RANK", "0")  # a Ray actor sees its own device only
         rendezvous.join(
             address,

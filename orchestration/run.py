@@ -8,11 +8,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from configs.errors import DpkdError
+from configs.errors import DependencyError, DpkdError
 from configs.load import dump, load, recipe_names
 from configs.run import RunConfig
 from orchestration.ray_auth import settle_authentication
 
+OURS = ("configs", "actors", "learner", "orchestration")
 USAGE = """\
 examples:
   python -m orchestration.run                         the quickstart: whole, on this machine
@@ -36,6 +37,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from orchestration.job import run_job
 
         return run_job(config)
+    except ModuleNotFoundError as error:
+        if error.name and error.name.split(".")[0] in OURS:
+            raise
+        print(  # noqa: T201
+            f"error: the package {error.name} is not installed for {sys.executable}; "
+            "run `make setup` and use .venv/bin/python (or activate .venv)",
+            file=sys.stderr,
+        )
+        return DependencyError.exit_code
     except DpkdError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code

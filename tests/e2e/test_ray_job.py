@@ -40,6 +40,7 @@ def head(tmp_path):
             *(f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}"),
             f"--dashboard-agent-listen-port={agent}",
         ],
+        env=_environment(),
         stdout=log,
         stderr=subprocess.STDOUT,
         start_new_session=True,
@@ -54,6 +55,11 @@ def head(tmp_path):
             process.wait(20)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
+
+
+def _environment() -> dict[str, str]:
+    """The environment of an activated .venv: a job's `python` is looked up by the head's PATH."""
+    return {**os.environ, "PATH": f"{RAY.parent}:{os.environ['PATH']}"}
 
 
 def _wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -74,13 +80,12 @@ def _wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None
 
 def _submit(command: list[object]) -> subprocess.CompletedProcess[str]:
     """Submit and wait for the end; a head answers before its job agent is there."""
-    environment = {**os.environ, "PATH": f"{RAY.parent}:{os.environ['PATH']}"}
     deadline = time.monotonic() + 90
     while True:
         done = subprocess.run(
             command,
             cwd=ROOT,
-            env=environment,
+            env=_environment(),
             capture_output=True,
             text=True,
             timeout=500,
