@@ -78,7 +78,7 @@ def _wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None
             time.sleep(0.5)
 
 
-def _submit(command: list[object]) -> subprocess.CompletedProcess[str]:
+def _submit(command: list[str | Path]) -> subprocess.CompletedProcess[str]:
     """Submit and wait for the end; a head answers before its job agent is there."""
     deadline = time.monotonic() + 90
     while True:
@@ -97,7 +97,7 @@ def _submit(command: list[object]) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_submitted_job_runs_from_an_uploaded_working_directory(head, tmp_path):
-    command: list[object] = [
+    command: list[str | Path] = [
         *(RAY, "job", "submit", "--address", head, "--working-dir", ROOT, "--"),
         *("python", "-m", "orchestration.run", "quickstart", *TINY),
         *("name=submitted", f"output={tmp_path}", f"cache={tmp_path}/cache", "learner.steps=3"),

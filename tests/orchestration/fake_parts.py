@@ -25,7 +25,10 @@ class FakePrompts:
 class FakeSampler:
     """Answers every prompt the same, with the version it holds."""
 
-    def __init__(self, *, seconds: float = 0.0, fails_at: int | None = None) -> None:
+    def __init__(
+        self, *, seconds: float = 0.0, fails_at: int | None = None, stale_at: int | None = None
+    ) -> None:
+        self.stale_at = stale_at
         self.version = -1
         self.seconds = seconds
         self.fails_at = fails_at
@@ -37,7 +40,8 @@ class FakeSampler:
             raise RuntimeError("the sampler broke")
         time.sleep(self.seconds)
         drawn = response(behaviour=-1.0)
-        return [Trajectory(prompt=p, response=drawn, weight_version=self.version) for p in prompts]
+        version = self.version - (self.stale_at == self.calls)
+        return [Trajectory(prompt=p, response=drawn, weight_version=version) for p in prompts]
 
     def load_weights(self, manifest: WeightManifest, buffer: np.ndarray) -> WeightProof:
         assert buffer.nbytes == manifest.nbytes

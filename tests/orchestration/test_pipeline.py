@@ -9,7 +9,7 @@ import pytest
 from configs.errors import WeightSyncError
 from configs.run import RunConfig
 from orchestration.learner_group import LearnerGroup
-from orchestration.ledger import Ledger
+from orchestration.ledger import Ledger, read_events
 from orchestration.local import LocalRole
 from orchestration.pipeline import Parts, Pipeline, Slots
 from orchestration.replay import ReplayQueue
@@ -146,6 +146,16 @@ def test_a_sampler_that_keeps_old_weights_ends_the_run(tmp_path):
     with pytest.raises(ExceptionGroup) as caught:
         asyncio.run(Rig(tmp_path, samplers=[DeafSampler()]).run())
     assert isinstance(caught.value.exceptions[0], WeightSyncError)
+
+
+def test_a_pair_that_is_too_old_is_drawn_again_and_learned_from_once(tmp_path):
+    rig = Rig(tmp_path, steps=3, samplers=[FakeSampler(stale_at=2)])
+    asyncio.run(rig.run())
+    assert rig.samplers[0].calls == 4
+    assert [pair.uid.ordinal for batch in rig.learner.batches for pair in batch] == list(range(12))
+    assert rig.recorder.lags == [0] * 12
+    assert [e["event"] for e in read_events(tmp_path / "events.jsonl")].count("redrawn") == 1
+    assert rig.ledger.balance().in_flight == 0
 
 
 def test_stop_finishes_the_step_under_way(tmp_path):

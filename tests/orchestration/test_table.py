@@ -1,0 +1,41 @@
+"""What a run says at its start and at its end."""
+
+from configs.load import load
+from configs.models import MakeModel
+from orchestration.plan import describe, parameters
+from orchestration.table import result_table
+
+SUMMARY = {
+    "recipe": "tiny",
+    "steps": 3,
+    "eval": {"before": {"rouge_l": 10.04, "reverse_kl_nats": 2.0}, "after": {"rouge_l": 20.0}},
+    "ledger": {"issued": 12, "consumed": 11, "in_flight": 0, "dropped": {"nonfinite": 1}},
+    "throughput": {"pairs_per_second": 4.25},
+    "weight_sync": {"count": 4},
+}
+
+
+def test_the_table_has_a_row_for_each_model_that_was_evaluated():
+    text = result_table(SUMMARY)
+    assert "student before" in text
+    assert "10.0" in text
+    assert "teacher" not in text
+
+
+def test_the_table_ends_with_the_ledgers_balance():
+    line = result_table(SUMMARY).splitlines()[-1]
+    assert line.startswith("ledger: 12 issued = 11 consumed + 1 dropped + 0 in flight")
+    assert "4.2 pairs/s" in line
+
+
+def test_parameters_of_a_made_model_are_counted_as_gpt2_has_them():
+    # 12·2·64² = 98 304 in the blocks and 100·64 = 6 400 in the embedding.
+    make = MakeModel(hidden_size=64, layers=2, heads=2)
+    assert parameters(make, 100) == 104_704
+
+
+def test_the_plan_names_objective_lag_and_roles():
+    plan = describe(load("quickstart", ["replay.max_policy_lag=2", "objective.beta=3"]))
+    assert "Eq 9, beta 3" in plan
+    assert "policy lag up to 2" in plan
+    assert "1 sampler (vLLM)" in plan
