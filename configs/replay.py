@@ -16,7 +16,7 @@ class ReplayConfig(Section):
     max_policy_lag: int = Field(default=0, ge=0)
     """Largest number of learner steps between drawing a response and learning from it.
     0 is lockstep, exactly on-policy; k > 0 overlaps sampling and learning. Lag changes what
-    DPKD converges to: see docs/design/pipeline.md."""
+    DPKD converges to: see docs/math.md."""
     max_tuples: int = Field(default=4096, ge=1)
     """Most tuples held, leased ones included; full means that producers wait."""
     max_bytes: int = Field(default=1 << 30, ge=1024)
