@@ -28,7 +28,7 @@ quickstart: setup ## distil a teacher into a student on this machine, on real pa
 	@$(BIN)/python -m orchestration.run quickstart $(ARGS)
 
 test: setup ## run every test
-	@$(BIN)/python -m pytest $(ARGS)
+	@.ci/isolated $(BIN)/python -m pytest $(ARGS)
 
 test-unit: setup ## run the tests that start no engine and no Ray
 	@$(BIN)/python -m pytest -m "not engine and not e2e" $(ARGS)

@@ -48,13 +48,15 @@ class PromptSource:
         seed: int,
         context: int,
         response_room: int = 1,
+        rows: int | None = None,
         samples_per_prompt: int = 1,
     ) -> None:
         """Open and check the files.
 
         ``context`` is the smaller of the models' lengths, in tokens, of which every prompt must
-        leave ``response_room`` free; ``samples_per_prompt`` is the number of student responses,
-        and so of uids, for each use of a row.
+        leave ``response_room`` free; of the training rows only the first ``rows`` are used;
+        ``samples_per_prompt`` is the number of student responses, and so of uids, for each use
+        of a row.
 
         Raises DataError, naming file and line, for the first row that is malformed or too long
         (``on_bad_row: error``), and where no row is left to train on; ConfigError where the
@@ -74,8 +76,8 @@ class PromptSource:
                 f"data file {train} has no row left to train on: {len(held)} of {len(self._rows)} "
                 f"are for validation; lower data.validation_rows or set data.validation"
             )
-        self._train, self._validation = usable, self._validation_prompts(held)
-        self._order = Permutations(len(usable), seed=seed, stream="train")
+        self._train, self._validation = usable[:rows], self._validation_prompts(held)
+        self._order = Permutations(len(self._train), seed=seed, stream="train")
         self._corpus = self._open_corpus(seed, context)
         files += [self._corpus.fingerprint] if self._corpus else []
         self.fingerprint: str = hashlib.blake2b(

@@ -35,9 +35,7 @@ class ClusterConfig(Section):
     """Resources of one teacher server."""
     learner: RoleResources = RoleResources()
     """Resources of one learner rank."""
-    start_timeout_seconds: float = Field(default=300.0, gt=0)
-    """Longest wait for an actor to come up."""
+    start_timeout_seconds: float = Field(default=600.0, gt=0)
+    """Longest wait for an actor to be placed and to come up, its model loaded."""
     call_timeout_seconds: float = Field(default=600.0, gt=0)
     """Longest wait for one answer of an actor."""
-    placement_timeout_seconds: float = Field(default=30.0, gt=0)
-    """Longest wait for resources that the cluster has but others use."""

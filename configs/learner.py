@@ -42,5 +42,3 @@ class LearnerConfig(Section):
     """Recompute block activations in the backward pass."""
     threads: int | None = Field(default=None, ge=1)
     """torch threads of one rank on a CPU; None: an even share of the machine's cores."""
-    checkpoint_every: int = Field(default=0, ge=0)
-    """Steps between checkpoints; 0: none before the end."""

@@ -39,6 +39,9 @@ class WarmStart(Section):
     """Rows per optimizer step."""
     learning_rate: float = Field(default=1e-3, gt=0)
     """Peak learning rate."""
+    rows: int | None = Field(default=None, ge=1)
+    """Train on the first so many rows of the training file only, as where few answers were
+    written by hand; distillation still uses every row's prompt. None: all rows."""
 
 
 class ModelSource(Section):

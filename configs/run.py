@@ -55,11 +55,6 @@ class RunConfig(Section):
     """How it shows itself."""
 
     @property
-    def folder(self) -> Path:
-        """The run folder."""
-        return self.output / self.name
-
-    @property
     def uses_student(self) -> bool:
         """Whether student responses are drawn for learning."""
         return "student_response" in self.objective.needs
@@ -79,6 +74,19 @@ class RunConfig(Section):
             raise ValueError(
                 f"learner.batch_size ({self.learner.batch_size}) must be a multiple of "
                 f"learner.ranks ({self.learner.ranks})"
+            )
+        if self.uses_student and self.student.dtype != self.learner.dtype:
+            raise ValueError(
+                f"student.dtype ({self.student.dtype}) must equal learner.dtype "
+                f"({self.learner.dtype}): the samplers serve what the learner trains"
+            )
+        if (
+            self.cluster.local
+            and max(self.learner.ranks, self.student.replicas, self.teacher.replicas) > 1
+        ):
+            raise ValueError(
+                "cluster.local runs one actor of each role, and learner.ranks, student.replicas or "
+                "teacher.replicas is larger; set cluster.local=false"
             )
         _check_gold(self)
         if self.student.weight_transfer in ("nccl", "ipc") and self.learner.ranks > 1:

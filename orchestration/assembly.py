@@ -69,7 +69,7 @@ async def start_roles(config: RunConfig, models: Models, launcher: Launcher) -> 
     try:
         timeout = config.cluster.start_timeout_seconds
         await asyncio.gather(*(role.call("build", timeout=timeout) for role in roles.all()))
-        await roles.learner.start()
+        await roles.learner.start(timeout)
     except BaseException:
         await roles.stop()
         raise

@@ -3,25 +3,29 @@
 from transformers import AutoConfig
 
 from configs.errors import DependencyError
-from orchestration.assembly import Models
+from configs.models import ModelSource
 
 
-def context_of(model: str) -> int:
-    """Return a model's context in tokens, from its configuration.
+def context_of(source: ModelSource) -> int:
+    """Return the context of a model that is loaded, in tokens, from its configuration.
 
     Raises ``DependencyError`` when there is no such model.
     """
+    assert source.model is not None
     try:
-        config = AutoConfig.from_pretrained(model)
+        config = AutoConfig.from_pretrained(
+            source.model, revision=source.revision, trust_remote_code=source.trust_remote_code
+        ).get_text_config()
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise DependencyError(
-            f"model {model} has no readable configuration ({reason}); "
+            f"model {source.model} has no readable configuration ({reason}); "
             "give a folder in Hugging Face layout, or a hub name"
         ) from None
-    return int(config.get_text_config().max_position_embeddings)
-
-
-def common_context(models: Models) -> int:
-    """Return the context that student and teacher share."""
-    return min(context_of(model) for model in (models.student, models.teacher) if model)
+    length = getattr(config, "max_position_embeddings", None)
+    if length is None:
+        raise DependencyError(
+            f"model {source.model} does not say how long a text it takes "
+            "(max_position_embeddings in config.json)"
+        )
+    return int(length)

@@ -1,11 +1,11 @@
 r"""Small instruction tasks, made from a seed, for recipes that must run without a download.
 
-Most rows ask for facts to be put into a sentence, in one of several good phrasings; the others
-have exactly one right answer. A sentence asks a model to settle on one phrasing, to copy every
-fact into its place (a place and its neighbour draw their names from one pool, so the key has to
-be read) and to drop the clauses whose fact is missing. A small student with references for few of
-the prompts stops improving well below a teacher that has seen them all, and that difference is
-what distillation works with.
+Most rows ask for facts to be put into a sentence, in one of many phrasings; the others have
+exactly one right answer. The training responses are written as people write: each by a hasty
+author who may leave a fact out or put a filler in front. The validation references are complete
+and plain. A model that reproduces its training text therefore scores well below its own best
+guess, a very small one wavers besides, and a larger one that is asked for its likelier responses
+leaves the haste out. That difference is what distillation has to work with, as on real data.
 
     {"instruction": "Describe the place.",
      "context": "food: thai\nname: blue lark",
@@ -44,8 +44,13 @@ PEOPLE = ["anna", "boris", "clara", "david", "elena", "felix", "gina", "hugo", "
 NUMBERS = ["zero", "one", "two", "three", "four", "five"]
 REFERENCES = 4
 """Distinct references of a description; far more phrasings exist, so a sample can miss them all."""
-EXACT_SHARE = 0.2
+EXACT_SHARE = 0.1
 """Share of rows with exactly one right answer."""
+FILLERS = ("well, ", "i think ", "in short, ", "you should know that ", "as far as i know, ")
+FILLER_SHARE = 0.3
+"""Share of training descriptions that begin with a filler."""
+OMISSION_SHARE = 0.25
+"""Share of the optional facts that a training description leaves out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,9 +135,9 @@ def write_embedded_tasks(folder: Path, *, seed: int, train_rows: int, valid_rows
     # The validation rows are drawn first and from a stream of their own, so that asking for
     # more training rows does not change what a run is measured on.
     held_out: set[str] = set()
-    valid = _draw_rows(Random(f"{seed}-valid"), valid_rows, taken=held_out)
+    valid = _draw_rows(Random(f"{seed}-valid"), valid_rows, taken=held_out, hasty=False)
     held_out.update(_facts_key(str(row["context"])) for row in valid)
-    train = _draw_rows(Random(f"{seed}-train"), train_rows, taken=held_out)
+    train = _draw_rows(Random(f"{seed}-train"), train_rows, taken=held_out, hasty=True)
     for row in train:
         row["references"] = [str(row["response"])]
     folder.mkdir(parents=True, exist_ok=True)
@@ -140,10 +145,10 @@ def write_embedded_tasks(folder: Path, *, seed: int, train_rows: int, valid_rows
     _write_jsonl(folder / "valid.jsonl", valid)
 
 
-def _draw_rows(rng: Random, count: int, *, taken: set[str]) -> list[Row]:
+def _draw_rows(rng: Random, count: int, *, taken: set[str], hasty: bool) -> list[Row]:
     rows: list[Row] = []
     while len(rows) < count:
-        row = _exact_row(rng) if rng.random() < EXACT_SHARE else _description_row(rng)
+        row = _exact_row(rng) if rng.random() < EXACT_SHARE else _description_row(rng, hasty)
         if _facts_key(str(row["context"])) not in taken:
             rows.append(row)
     return rows
@@ -161,7 +166,7 @@ def _exact_row(rng: Random) -> Row:
     return _row(instruction, " ".join(words), answer, [answer])
 
 
-def _description_row(rng: Random) -> Row:
+def _description_row(rng: Random, hasty: bool) -> Row:
     domain = rng.choice(DOMAINS)
     keys = [key for key in domain.pools if key in domain.required or rng.random() < 0.75]
     rng.shuffle(keys)
@@ -172,7 +177,19 @@ def _description_row(rng: Random) -> Row:
         if sentence not in references:
             references.append(sentence)
     context = "\n".join(f"{key}: {value}" for key, value in facts.items())
-    return _row(domain.instruction, context, references[0], references)
+    response = _hasty_description(domain, facts, rng) if hasty else references[0]
+    return _row(domain.instruction, context, response, references)
+
+
+def _hasty_description(domain: Domain, facts: dict[str, str], rng: Random) -> str:
+    """Describe as an author in a hurry would: not every fact, and perhaps a filler first."""
+    told = {
+        key: value
+        for key, value in facts.items()
+        if key in domain.required or rng.random() >= OMISSION_SHARE
+    }
+    filler = rng.choice(FILLERS) if rng.random() < FILLER_SHARE else ""
+    return filler + phrase(_skewed_choice(rng, domain.phrasings), told, rng)
 
 
 def phrase(pattern: str, facts: dict[str, str], rng: Random) -> str:

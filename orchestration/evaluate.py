@@ -18,20 +18,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the scores of a model as JSON; returns the process's exit code."""
     options = _parse(sys.argv[1:] if arguments is None else arguments)
     try:
-        scores = asyncio.run(_evaluate(_config(options), options.teacher is not None))
+        recipe = options.recipe or _recipe_beside(options.model)
+        scores = asyncio.run(_evaluate(_config(options, recipe), options.teacher is not None))
     except DpkdError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code
-    print(json.dumps({"model": options.model, "data": str(options.data), **scores}, indent=2))  # noqa: T201
+    about = {"model": options.model, "data": str(options.data), "recipe": recipe}
+    print(json.dumps({**about, **scores}, indent=2))  # noqa: T201
     return 0
 
 
-def _config(options: argparse.Namespace) -> RunConfig:
-    """Put other models and data into the quickstart's settings; overrides come last."""
+def _recipe_beside(model: str) -> str:
+    """Return the configuration of the run that made ``model``: its prompts must be formatted so."""
+    config = Path(model).expanduser().parent / "config.yaml"
+    return str(config) if config.exists() else "quickstart"
+
+
+def _config(options: argparse.Namespace, recipe: str) -> RunConfig:
+    """Put other models and data into a recipe's settings; overrides come last."""
     return load(
-        "quickstart",
+        recipe,
         [
             "name=evaluate",
+            "objective={type: dpkd}",
             f"student.model={options.model}",
             "student.make=null",
             "student.warm_start=null",
@@ -49,30 +58,32 @@ def _config(options: argparse.Namespace) -> RunConfig:
 async def _evaluate(config: RunConfig, with_teacher: bool) -> dict[str, Any]:
     settle_authentication(config.cluster)
     from actors.prompts import PromptSource
-    from actors.tokenizer import load_tokenizer, require_same_tokenizer
+    from actors.tokenizer import require_same_tokenizer
     from orchestration.assembly import Models, sampler_role, teacher_role
-    from orchestration.context import common_context
+    from orchestration.context import context_of
     from orchestration.evaluator import Evaluator
     from orchestration.launcher import make_launcher
+    from orchestration.stages import source_tokenizer
 
     assert config.student.model and config.teacher.model
     models = Models(student=config.student.model, teacher=config.teacher.model)
-    tokenizer = load_tokenizer(models.student)
+    tokenizer = source_tokenizer(config.student)
     if with_teacher:
-        require_same_tokenizer(tokenizer, load_tokenizer(config.teacher.model))
+        require_same_tokenizer(source_tokenizer(config.teacher), tokenizer)
+    limit = config.evaluation.max_new_tokens or config.student.sampling.max_new_tokens
     prompts = PromptSource(
         config.data,
         tokenizer,
         train=Path(config.data.train),
         seed=config.seed,
-        context=common_context(models),
-        response_room=config.student.sampling.max_new_tokens,
+        context=min(context_of(config.student), context_of(config.teacher)),
+        response_room=limit,
     )
     evaluator = Evaluator(
         config=config.evaluation,
         prompts=prompts.validation(),
         tokenizer=tokenizer,
-        max_new_tokens=config.evaluation.max_new_tokens or config.student.sampling.max_new_tokens,
+        max_new_tokens=limit,
     )
     with make_launcher(config.cluster, namespace="dpkd-evaluate") as launcher:
         launcher.require({"sampler": 1, "teacher": int(with_teacher)})
@@ -82,7 +93,8 @@ async def _evaluate(config: RunConfig, with_teacher: bool) -> dict[str, Any]:
         )
         roles = [role for role in (sampler, teacher) if role]
         try:
-            await asyncio.gather(*(role.call("build") for role in roles))
+            timeout = config.cluster.start_timeout_seconds
+            await asyncio.gather(*(role.call("build", timeout=timeout) for role in roles))
             scores, _ = await evaluator.student([sampler], teacher)
         finally:
             await asyncio.gather(*(role.stop() for role in roles))
@@ -97,9 +109,20 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("model", help="model folder in Hugging Face layout, or hub name")
     parser.add_argument("data", type=Path, help="JSONL, JSON, CSV or Parquet file")
     parser.add_argument("--teacher", help="teacher to measure the reverse KL to")
-    parser.add_argument("--rows", type=int, default=64, help="rows to use (default: 64)")
+    parser.add_argument("--rows", type=_positive, default=64, help="rows to use (default: 64)")
+    parser.add_argument(
+        "--recipe",
+        help="recipe whose prompt template and sampling hold (default: the config.yaml of the run "
+        "that the model lies in, else quickstart)",
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="recipe overrides")
     return parser.parse_intermixed_args(arguments)
+
+
+def _positive(text: str) -> int:
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError("at least 1 row is needed")
+    return value
 
 
 if __name__ == "__main__":

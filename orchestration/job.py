@@ -13,7 +13,7 @@ from orchestration.launcher import make_launcher
 from orchestration.lifecycle import StopRequest
 from orchestration.plan import describe
 from orchestration.progress import Progress, make_progress
-from orchestration.run_folder import RunFolder
+from orchestration.run_folder import RunFolder, require_cache
 from orchestration.session import Session, Surroundings
 from orchestration.stages import Stages, with_data
 from orchestration.table import result_table
@@ -26,6 +26,7 @@ def run_job(config: RunConfig) -> int:
     other error is recorded there too, and raised.
     """
     disable_progress_bar()  # one display is enough
+    require_cache(config.cache)
     folder = RunFolder(config)
     progress = make_progress(config.monitoring, sys.stdout)
     try:
@@ -46,7 +47,7 @@ async def _run(config: RunConfig, folder: RunFolder, progress: Progress) -> int:
     hub = MetricsHub(config.monitoring)
     folder.metrics_url = hub.url
     folder.status("running")
-    progress.announce(f"metrics: {hub.url}")
+    progress.announce(f"metrics: {hub.url or 'not served, see metrics.jsonl'}")
     stop = StopRequest(progress.announce)
     try:
         with stop:
@@ -55,6 +56,7 @@ async def _run(config: RunConfig, folder: RunFolder, progress: Progress) -> int:
             tokenizer = stages.tokenizer()
             prompts = stages.prompts(tokenizer)
             with make_launcher(config.cluster, namespace=f"dpkd-{config.name}") as launcher:
+                stop.take()
                 launcher.require(role_counts(config))
                 around = Surroundings(launcher=launcher, hub=hub, progress=progress, stop=stop)
                 inputs = await stages.inputs(tokenizer, prompts, around)

@@ -15,10 +15,10 @@ class LearnerGroup:
         self.step = 0
         """Optimizer steps made: the weight version of the learner."""
 
-    async def start(self) -> None:
-        """Bring up torch.distributed and DeepSpeed on every rank."""
+    async def start(self, timeout: float) -> None:
+        """Bring up torch.distributed and DeepSpeed on every rank, within ``timeout`` seconds."""
         address, port = await self.ranks[0].call("rendezvous")
-        await self._all("start", address, port)
+        await self._all("start", address, port, timeout=timeout)
 
     async def learn(self, batch: Any) -> Mapping[str, float]:
         """Make one optimizer step on ``batch`` (tuples, or a reference to them).
@@ -44,9 +44,6 @@ class LearnerGroup:
         """Write the student in Hugging Face layout."""
         await self._all("save_model", folder)
 
-    async def save(self, folder: str) -> None:
-        """Write the engine's state, for a resume."""
-        await self._all("save", folder)
-
-    async def _all(self, method: str, *args: Any) -> list[Any]:
-        return await asyncio.gather(*(rank.call(method, *args) for rank in self.ranks))
+    async def _all(self, method: str, *args: Any, timeout: float | None = None) -> list[Any]:
+        calls = (rank.call(method, *args, timeout=timeout) for rank in self.ranks)
+        return await asyncio.gather(*calls)

@@ -196,7 +196,7 @@ def parse_uid(text: str) -> Uid:
     return Uid(int(epoch), int(ordinal), int(sample))
 
 
-_MEND = "the ledger was edited or damaged, start the run afresh with overwrite=true"
+_MEND = "the ledger was edited or damaged, start the run afresh with existing=replace"
 
 
 def _cut_torn_line(path: Path) -> None:

@@ -30,9 +30,13 @@ class StopRequest:
     def __enter__(self) -> Self:
         """Take the signals over for the running task."""
         self._task = asyncio.current_task()
+        self.take()
+        return self
+
+    def take(self) -> None:
+        """Take the signals (again): `ray.init` puts a SIGTERM handler of its own in our place."""
         for number in SIGNALS:
             asyncio.get_running_loop().add_signal_handler(number, self._handle, number)
-        return self
 
     def __exit__(
         self,

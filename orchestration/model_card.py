@@ -9,33 +9,39 @@ from orchestration.evaluator import Scores
 CARD = """---
 library_name: transformers
 pipeline_tag: text-generation
-tags: [distillation, dpkd]
+tags: [{objective}]
 ---
 
 # {name}
 
-A student distilled with `{objective}` (DPKD: Direct Preference Knowledge Distillation,
-arXiv 2406.19774) from `{teacher}` in {steps} steps of {batch} pairs, seed {seed}.
+{origin} {steps} steps of {batch}, seed {seed}, by DPKD-on-Ray.
 
 {table}
 
-Rouge-L and exact match are sampled at temperature 1 on {rows} validation rows; reverse KL is
-to the teacher, in nats per response.
+`rouge_l` and `exact_match` are sampled at temperature 1 on the validation rows;
+`reverse_kl_nats` is KL to the teacher per response; `nll_nats` is of the gold responses, per token.
 
 Load it with `AutoModelForCausalLM.from_pretrained(FOLDER)`, or serve it with `vllm serve FOLDER`.
 """
+DISTILLED = (
+    "A student distilled from {teacher} by Direct Preference Knowledge Distillation "
+    "(DPKD, arXiv 2406.19774):"
+)
 
 
-def write_model_card(folder: Path, config: RunConfig, evaluations: Mapping[str, Scores]) -> None:
+def write_model_card(
+    folder: Path, config: RunConfig, steps: int, evaluations: Mapping[str, Scores]
+) -> None:
     """Write what the model is, where it comes from and how it scored."""
+    teacher = config.teacher.model or "a teacher that the recipe made"
+    trained = "A model trained on the gold responses by supervised fine-tuning:"
     card = CARD.format(
         name=config.name,
         objective=config.objective.type,
-        teacher=config.teacher.model or "a teacher made by the recipe",
-        steps=config.learner.steps,
+        origin=DISTILLED.format(teacher=teacher) if config.uses_teacher else trained,
+        steps=steps,
         batch=config.learner.batch_size,
         seed=config.seed,
-        rows=config.data.validation_rows,
         table=_table(evaluations),
     )
     (folder / "README.md").write_text(card, encoding="utf-8")

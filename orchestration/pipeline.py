@@ -9,9 +9,10 @@
             └─ WeightSync.push    → samplers         never through this process)
 
 Back-pressure is one number, the *slots*: a prompt takes a slot when it is issued and gives
-it back when the step that learned from it has been pushed to every sampler. With
-``batch_size × (max_policy_lag + 1)`` slots and consumption in uid order no tuple can be
-older than ``max_policy_lag`` steps when it is consumed; at 0 the loops are in lockstep.
+it back when the step that learned from it has been pushed to every sampler. There are
+``batch_size × (max_policy_lag + 1)`` slots: at lag 0 the loops are in lockstep, and with one
+sampler no tuple can be older than ``max_policy_lag`` steps when it is consumed. Where one of
+several samplers is overtaken, the queue hands its pair back to be drawn again.
 """
 
 import asyncio
@@ -86,8 +87,9 @@ class Pipeline:
             learning.add_done_callback(lambda _: [task.cancel() for task in producers])
 
     def stop(self) -> None:
-        """Finish the step under way, then stop."""
+        """Finish the step under way, then stop; no further prompt is issued."""
         self.stopping = True
+        self._slots.close()
 
     def _producers(self) -> list[Any]:
         if not self.config.uses_student:
@@ -131,6 +133,7 @@ class Pipeline:
             every = self.config.evaluation.every
             if every and self.step % every == 0 and self.step < self.config.learner.steps:
                 await self.evaluate(self.step)
+                self.parts.recorder.resumed()
 
     async def _push(self) -> SyncRecord | None:
         return await self.parts.sync.push() if self.config.uses_student else None
@@ -208,6 +211,10 @@ class Slots:
             self._in_flight -= count
             self._unlearned -= count
             self._changed.notify_all()
+
+    def close(self) -> None:
+        """Give no slot any more."""
+        self._window = 0
 
     def _free(self) -> int:
         return min(self._window, self._unlearned) - self._in_flight

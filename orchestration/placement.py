@@ -55,6 +55,10 @@ class _AsyncHost(_Host):
         return spread(await answer if inspect.isawaitable(answer) else answer, returns)
 
 
+_NAMES: dict[str, str] = {}
+"""Actor id → role, for every actor that this process placed."""
+
+
 class RayRole:
     """A part in a Ray actor."""
 
@@ -77,6 +81,7 @@ class RayRole:
             resources=resources.custom,
             runtime_env={"env_vars": environment or {}},
         ).remote(build)
+        _NAMES[self._actor._actor_id.hex()] = name
 
     def submit(self, method: str, *args: Any, returns: int = 1) -> Any:
         """See ``Role.submit``."""
@@ -95,17 +100,16 @@ class RayRole:
             return await asyncio.wait_for(reference, limit)
         except (TimeoutError, GetTimeoutError):
             raise RoleError(f"{self.name} gave no answer in {limit:.0f} s") from None
-        except RayTaskError as error:
-            raise _root_cause(error) from None
-        except RayActorError as error:
-            first_line = str(error).strip().splitlines()[0]
-            raise RoleError(f"{self.name} died: {first_line}") from None
+        except RayError as error:
+            raise _for_the_user(_root_cause(error), self.name) from None
 
     async def stop(self) -> None:
         """See ``Role.stop``."""
-        with contextlib.suppress(TimeoutError, RayError):  # it is killed in whatever state it is
-            await asyncio.wait_for(self._actor.run.remote("close", 1), 10)
-        ray.kill(self._actor)  # pyright: ignore[reportArgumentType]
+        try:
+            with contextlib.suppress(TimeoutError, RayError):
+                await asyncio.wait_for(self._actor.run.remote("close", 1), 10)
+        finally:  # in whatever state it is
+            ray.kill(self._actor)  # pyright: ignore[reportArgumentType]
 
 
 class TransferCall:
@@ -121,11 +125,33 @@ class TransferCall:
         ray.get(calls, timeout=self._timeout)
 
 
-def _root_cause(error: RayTaskError) -> BaseException:
+def _root_cause(error: RayError) -> BaseException:
     cause: BaseException = error
     while isinstance(cause, RayTaskError) and cause.cause is not None:
         cause = cause.cause
     return cause
+
+
+def _for_the_user(cause: BaseException, asked: str) -> BaseException:
+    """Turn what Ray reports into one sentence; a part's own error stays what it is.
+
+    A death reaches the driver through whichever role waited for the dead one's answer, so the
+    name comes from the actor's id.
+    """
+    if isinstance(cause, RayActorError):
+        name = _NAMES.get(cause.actor_id or "", asked)
+        return RoleError(
+            f"{name} died ({_last_line(cause)}); its log is in "
+            f"{ray._private.worker._global_node.get_logs_dir_path()}"
+        )
+    if isinstance(cause, RayError):
+        return RoleError(f"{asked} could not answer: {_last_line(cause)}")
+    return cause
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
 
 
 def require_resources(config: ClusterConfig, counts: dict[str, int]) -> None:

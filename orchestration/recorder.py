@@ -36,6 +36,12 @@ class Recorder:
         """Start the clock that throughput is measured by: the first loop is about to turn."""
         self._began = self._ended = time.monotonic()
 
+    def resumed(self) -> None:
+        """Leave the time since the last step, an evaluation's, out of every rate."""
+        pause = time.monotonic() - self._ended
+        self._began = (self._began or self._ended) + pause
+        self._ended += pause
+
     def stepped(
         self,
         step: int,

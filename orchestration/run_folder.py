@@ -3,11 +3,15 @@
 import json
 import os
 import shutil
+import socket
+import tempfile
 import time
 from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal
+
+import psutil
 
 from configs.errors import ConfigError
 from configs.load import dump
@@ -25,24 +29,25 @@ class RunFolder:
         Raises ``ConfigError`` when it must not be replaced, or cannot be written.
         """
         self.path = resolve_output(config.output, Path.cwd()) / config.name
-        self._started = time.time()
+        self.started = time.time()
         self._step = 0
         self.metrics_url: str | None = None
         try:
             self._make(config)
-        except PermissionError as error:
-            raise ConfigError(
-                f"no permission to write the run folder {error.filename}; "
-                "set output=FOLDER to one that you may write"
-            ) from None
         except (FileExistsError, NotADirectoryError):
             raise ConfigError(
                 f"{self.path} cannot be a run folder: a file is in the way; set name or output"
+            ) from None
+        except OSError as error:
+            raise ConfigError(
+                f"the run folder {self.path} cannot be written ({error.strerror}); "
+                "set output=FOLDER to one that you may write"
             ) from None
         self.status("running", step=0)
 
     def _make(self, config: RunConfig) -> None:
         if (self.path / "config.yaml").exists():
+            self._refuse_if_alive()
             if config.existing == "refuse":
                 raise ConfigError(
                     f"{self.path} holds an earlier run; set name=ANOTHER or existing=keep"
@@ -53,6 +58,19 @@ class RunFolder:
                 self.path.rename(_free_sibling(self.path))
         self.path.mkdir(parents=True, exist_ok=True)
         (self.path / "config.yaml").write_text(dump(config))
+
+    def _refuse_if_alive(self) -> None:
+        """Never take the folder from under a run that goes on."""
+        try:
+            status = json.loads((self.path / "status.json").read_text())
+        except (OSError, ValueError):
+            return
+        mine = status.get("host") == socket.gethostname()
+        if mine and status["state"] == "running" and _alive(status["pid"]):
+            raise ConfigError(
+                f"{self.path} belongs to a run that goes on (process {status['pid']}); "
+                "set name=ANOTHER, or stop it first"
+            )
 
     @property
     def student(self) -> Path:
@@ -73,7 +91,8 @@ class RunFolder:
                 "step": self._step,
                 "metrics_url": self.metrics_url,
                 "pid": os.getpid(),
-                "started": self._started,
+                "host": socket.gethostname(),
+                "started": self.started,
                 "updated": time.time(),
             },
         )
@@ -107,6 +126,24 @@ def resolve_output(output: Path, here: Path) -> Path:
             "would vanish with it; give a folder outside, such as output=~/runs"
         )
     return output.resolve()
+
+
+def require_cache(cache: Path) -> None:
+    """Raise ``ConfigError`` unless the cache can be written: better now than after training."""
+    cache = cache.expanduser()
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cache):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"the cache folder {cache} cannot be written ({error.strerror}); "
+            "set cache=FOLDER to one that you may write"
+        ) from None
+
+
+def _alive(pid: int) -> bool:
+    return pid != os.getpid() and psutil.pid_exists(pid)
 
 
 def _free_sibling(path: Path) -> Path:

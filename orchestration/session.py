@@ -66,7 +66,6 @@ class Session:
         around.hub.set("queue_capacity", config.replay.max_tuples)
         around.hub.set("policy_lag_limit", config.replay.max_policy_lag)
         self.examiner = Examiner(config, self.prompts, inputs.tokenizer, folder, self.recorder)
-        self._began = time.time()
 
     async def run(self) -> dict[str, Any]:
         """Start the roles, learn, evaluate, save; returns the summary.
@@ -83,8 +82,8 @@ class Session:
             return await self._run_with(roles)
         finally:
             self.around.stop.on_first_signal(None)
-            self.ledger.close()
             await roles.stop()
+            self.ledger.close()
 
     async def _run_with(self, roles: Roles) -> dict[str, Any]:
         sync = await self._weight_sync(roles)
@@ -100,7 +99,8 @@ class Session:
         await self.examiner.look("before", 0, roles)
         clocks = await self._learn(pipeline, roles)
         await self.examiner.look("after", pipeline.step, roles)
-        await self._save(roles)
+        await self._save(roles, pipeline.step)
+        self.ledger.check()
         summary = self._summary(pipeline.step, sync, clocks)
         self.folder.summary(summary)
         return summary
@@ -133,6 +133,7 @@ class Session:
             raise _first(group) from None
         finally:
             looking.cancel()
+            await asyncio.gather(looking, return_exceptions=True)
             self.around.progress.close()
         return await watch.look()
 
@@ -148,12 +149,12 @@ class Session:
             recorder=self.recorder,
         )
 
-    async def _save(self, roles: Roles) -> None:
+    async def _save(self, roles: Roles, steps: int) -> None:
         """Write ``student/``: weights, configuration, tokenizer and model card."""
         self.folder.student.mkdir(exist_ok=True)
         await roles.learner.save_model(str(self.folder.student))
         self.inputs.tokenizer.save_pretrained(self.folder.student)
-        write_model_card(self.folder.student, self.config, self.examiner.scores)
+        write_model_card(self.folder.student, self.config, steps, self.examiner.scores)
 
     def _summary(
         self, step: int, sync: WeightSync, clocks: Mapping[str, Mapping[str, float]]
@@ -162,7 +163,7 @@ class Session:
             "recipe": self.config.name,
             "seed": self.config.seed,
             "steps": step,
-            "wall_seconds": round(time.time() - self._began, 1),
+            "wall_seconds": round(time.time() - self.folder.started, 1),
             "eval": {when: scores.rounded() for when, scores in self.examiner.scores.items()},
             "ledger": self.ledger.balance().as_dict(),
             "throughput": self.recorder.throughput(),

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from actors.model_folder import model_folder
+from actors.model_folder import model_fingerprint, model_folder
 from actors.prompts import PromptSource, texts
 from actors.tokenizer import (
     load_tokenizer,
@@ -35,7 +35,7 @@ from orchestration.embedded_tasks import write_embedded_tasks
 from orchestration.run_folder import RunFolder
 from orchestration.session import Inputs, Session, Surroundings
 
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
 """Raised when the code changes what the same settings make: old cache entries are then stale."""
 
 RoleName = Literal["teacher", "student"]
@@ -75,7 +75,9 @@ class Stages:
         Raises ``ConfigError`` when teacher and student come with different ones,
         ``DependencyError`` when a model's folder is not complete.
         """
-        loaded = {role: _load_tokenizer(source) for role, source in self._sources() if source.model}
+        loaded = {
+            role: source_tokenizer(source) for role, source in self._sources() if source.model
+        }
         if len(loaded) == 2:
             require_same_tokenizer(loaded["teacher"], loaded["student"])
         if loaded:
@@ -90,19 +92,24 @@ class Stages:
             _publish(temporary, home)
         return load_tokenizer(str(home))
 
-    def prompts(self, tokenizer: Any) -> PromptSource:
-        """Open and check the data; raises ``DataError`` before Ray or any model starts."""
-        contexts = [
-            source.make.context if source.make else context_of(str(source.model))
-            for _, source in self._sources()
-        ]
+    def prompts(self, tokenizer: Any, rows: int | None = None) -> PromptSource:
+        """Open and check the data; raises ``DataError`` before Ray or any model starts.
+
+        A prompt must leave room, in both models' contexts, for the longest response that any
+        part of the run may draw.
+        """
+        config = self._config
+        rooms = [config.student.sampling.max_new_tokens, config.evaluation.max_new_tokens or 1]
+        if config.uses_teacher and config.teacher.response == "generate":
+            rooms.append(config.teacher.sampling.max_new_tokens)
         return PromptSource(
-            self._config.data,
+            config.data,
             tokenizer,
             train=self._train,
-            seed=self._config.seed,
-            context=min(contexts),
-            response_room=self._config.student.sampling.max_new_tokens,
+            seed=config.seed,
+            context=min(_context(source) for _, source in self._sources()),
+            response_room=max(rooms),
+            rows=rows,
         )
 
     async def inputs(self, tokenizer: Any, prompts: PromptSource, around: Surroundings) -> Inputs:
@@ -120,14 +127,17 @@ class Stages:
         if source.warm_start is None:
             assert source.model is not None
             return source.model
-        home = self._models / f"{role}-{self._key(self._recipe_of(role, source, base.tokenizer))}"
+        home = self._models / f"{role}-{self._key(self._recipe_of(role, source, base))}"
         if home.exists():
             self._announce(f"{role}: made before, taken from {home}")
             return str(home)
         start = source.model or self._random_model(role, source, base.tokenizer)
         config = sft_config(self._config, role, source, start, self._folder.path / "stages")
         folder = RunFolder(config)
-        await Session(config, folder, replace(base, models=Models(student=start)), around).run()
+        rows = source.warm_start.rows
+        prompts = self.prompts(base.tokenizer, rows) if rows else base.prompts
+        inputs = replace(base, models=Models(student=start), prompts=prompts)
+        await Session(config, folder, inputs, around).run()
         if around.stop.signal:
             raise asyncio.CancelledError  # a model of which training was cut short is not kept
         _publish(folder.student, home)
@@ -152,23 +162,27 @@ class Stages:
         tokenizer.save_pretrained(folder)
         return str(folder)
 
-    def _recipe_of(self, role: RoleName, source: ModelSource, tokenizer: Any) -> Mapping[str, Any]:
-        """Everything beyond the data that determines a made model."""
-        learner = self._config.learner
+    def _recipe_of(self, role: RoleName, source: ModelSource, base: Inputs) -> Mapping[str, Any]:
+        """Everything that determines a made model: how it begins, learns, and from what."""
+        schedule = {"warmup_steps", "min_learning_rate_ratio"}
+        optimizer = {"weight_decay", "adam_betas", "max_grad_norm", "dtype"}
+        start = source.model and model_fingerprint(
+            model_folder(source.model, revision=source.revision), dtype=source.dtype
+        )
         return {
             "role": role,
-            "seed": _model_seed(role, self._config.seed),
-            "tokenizer": tokenizer_fingerprint(tokenizer),
-            "source": source.model_dump(include=set(ModelSource.model_fields) - {"dtype"}),
-            "optimizer": learner.model_dump(
-                include={"warmup_steps", "weight_decay", "adam_betas", "max_grad_norm", "dtype"}
-            ),
+            "seed": self._config.seed,
+            "tokenizer": tokenizer_fingerprint(base.tokenizer),
+            "start": start,
+            "make": source.make and source.make.model_dump(),
+            "warm_start": source.warm_start and source.warm_start.model_dump(),
+            "learner": self._config.learner.model_dump(include=schedule | optimizer),
+            "rows": [base.prompts.fingerprint, len(base.prompts)],
         }
 
     def _key(self, recipe: Mapping[str, Any]) -> str:
-        data = self._config.data.model_dump(
-            mode="json", exclude={"train", "validation", "validation_rows", "corpus"}
-        )
+        files = {"train", "validation", "corpus"}  # these count by content, not by name
+        data = self._config.data.model_dump(mode="json", exclude=files)
         train = _file_digest(self._train)
         return _digest({**recipe, "data": data, "train": train, "v": RECIPE_VERSION})
 
@@ -184,7 +198,6 @@ def sft_config(
             "steps": warm.steps,
             "batch_size": warm.batch_size,
             "learning_rate": warm.learning_rate,
-            "checkpoint_every": 0,
         }
     )
     return config.model_copy(
@@ -209,7 +222,15 @@ def _model_seed(role: RoleName, seed: int) -> int:
     return 2 * seed + (role == "student")
 
 
-def _load_tokenizer(source: ModelSource) -> Any:
+def _context(source: ModelSource) -> int:
+    """Return the tokens that a model of the run takes at once, as its engine is told to."""
+    own = source.make.context if source.make else context_of(source)
+    asked = getattr(source, "max_model_len", None)
+    return min(own, asked) if asked else own
+
+
+def source_tokenizer(source: ModelSource) -> Any:
+    """Load the tokenizer of a model that is loaded; its folder must be complete."""
     assert source.model is not None
     if Path(source.model).expanduser().is_dir():
         model_folder(source.model)  # complete, or an error before anything starts
@@ -222,13 +243,16 @@ def _publish(made: Path, home: Path) -> None:
     """Put a finished thing where the next run finds it, whole or not at all."""
     home.parent.mkdir(parents=True, exist_ok=True)
     staged = home.with_name(f".{home.name}.staged-{os.getpid()}")
+    shutil.rmtree(staged, ignore_errors=True)
     shutil.copytree(made, staged)
     if made.name.startswith("."):
         shutil.rmtree(made)
     try:
         staged.rename(home)
-    except OSError:  # another run was quicker, with the same result
+    except OSError:
         shutil.rmtree(staged)
+        if not home.exists():  # else another run was quicker, with the same result
+            raise
 
 
 def _digest(value: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.e2e.tiny import ROOT, TinyRun
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 
 
 class Scraper:
@@ -47,7 +47,7 @@ def home(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def first(home) -> tuple[TinyRun, Scraper]:
-    run = TinyRun(home, "learner.steps=12")
+    run = TinyRun(home, "learner.steps=40")
     scraper = Scraper(run)
     assert run.wait(scraper) == 0, run.tail()
     return run, scraper
@@ -65,10 +65,10 @@ def test_the_run_leaves_the_promised_files_and_no_process(first):
 def test_the_summary_balances_and_every_push_is_proved(first):
     summary = first[0].json("summary.json")
     ledger = summary["ledger"]
-    assert (ledger["issued"], ledger["consumed"], ledger["in_flight"]) == (96, 96, 0)
+    assert (ledger["issued"], ledger["consumed"], ledger["in_flight"]) == (320, 320, 0)
     assert ledger["dropped"] == {}
     assert summary["weight_sync"]["verified"] is True
-    assert summary["weight_sync"]["count"] == 13
+    assert summary["weight_sync"]["count"] == 41
     assert summary["logprob_drift"]["max"] < 1e-3
     for when in ("before", "after", "teacher"):
         assert {"rouge_l", "exact_match", "reverse_kl_nats"} <= set(summary["eval"][when])
@@ -85,7 +85,7 @@ def test_rewards_and_reverse_kl_move_on_the_exporter_while_the_run_goes_on(first
 
 
 def test_the_same_seed_gives_the_same_losses_and_weights_from_cached_models(first, home):
-    again = TinyRun(home, "learner.steps=12", name="again")
+    again = TinyRun(home, "learner.steps=40", name="again")
     assert again.wait() == 0, again.tail()
     assert again.json("summary.json")["losses"] == first[0].json("summary.json")["losses"]
     weights = [run.folder / "student" / "model.safetensors" for run in (first[0], again)]
@@ -160,6 +160,25 @@ def test_a_model_whose_training_was_cut_short_is_not_kept(first, home):
     assert run.wait(interrupt) == 143, run.tail()
     assert run.json("status.json")["state"] == "stopped"
     assert set((home / "cache" / "models").glob("student-*")) == before
+    assert run.survivors() == []
+
+
+def test_an_actor_that_dies_ends_the_run_with_one_sentence(first, home):
+    run = TinyRun(home, "learner.steps=2000", name="bereaved")
+    killed: list[int] = []
+
+    def kill_a_vllm_actor() -> None:
+        if run.step() >= 2 and not killed:
+            actors = [p for p in run.family() if p.name().startswith("ray::_Host")]
+            victim = max(actors, key=lambda process: process.memory_info().rss)
+            victim.kill()
+            killed.append(victim.pid)
+
+    assert run.wait(kill_a_vllm_actor) == 3, run.tail()
+    assert run.json("status.json")["state"] == "failed"
+    assert " died (" in run.json("status.json")["reason"]
+    assert run.log.read_text().strip().splitlines()[-1].startswith("error: ")
+    assert run.survivors() == []
 
 
 def test_the_local_runner_runs_the_same_pipeline_in_one_process(first, home):

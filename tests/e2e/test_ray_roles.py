@@ -101,6 +101,20 @@ def test_a_dead_actor_is_named(launcher):
         asyncio.run(story())
 
 
+def test_a_death_is_named_by_the_one_that_died_whoever_waited_for_it(launcher):
+    async def story():
+        dying = launcher.role("sampler-1", partial(Part, "ok"))
+        waiting = launcher.role("teacher-0", partial(Part, "ok"))
+        await asyncio.gather(dying.call("build"), waiting.call("build"))
+        try:
+            await waiting.call("double", dying.submit("die"))
+        finally:
+            await waiting.stop()
+
+    with pytest.raises(RoleError, match=r"^sampler-1 died \(.*its log is in /"):
+        asyncio.run(story())
+
+
 def test_an_asynchronous_part_serves_a_call_while_another_waits(launcher):
     async def story():
         role = launcher.role("queue", AsyncPart, asynchronous=True)

@@ -2,8 +2,10 @@
 parameters, a handful of steps.
 """
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -58,16 +60,26 @@ class TinyRun:
         )
         self._family: dict[int, psutil.Process] = {}
 
-    def wait(self, look: Callable[[], None] = lambda: None, timeout: float = 400) -> int:
-        """Wait for the end, looking again and again; returns the exit code."""
+    def wait(self, look: Callable[[], None] = lambda: None, timeout: float = 600) -> int:
+        """Wait for the end, looking again and again; returns the exit code.
+
+        Whatever goes wrong meanwhile, the run does not outlive the wait.
+        """
         deadline = time.monotonic() + timeout
-        while self.process.poll() is None:
-            assert time.monotonic() < deadline, f"no end after {timeout} s:\n{self.tail()}"
-            self._remember_family()
-            look()
-            time.sleep(0.2)
-        self._output.close()
+        try:
+            while self.process.poll() is None:
+                assert time.monotonic() < deadline, f"no end after {timeout} s:\n{self.tail()}"
+                self._remember_family()
+                look()
+                time.sleep(0.1)
+        finally:
+            self._end()
+            self._output.close()
         return self.process.returncode
+
+    def family(self) -> list[psutil.Process]:
+        """Processes of this run that are alive."""
+        return [process for process in self._family.values() if process.is_running()]
 
     def survivors(self) -> list[str]:
         """Command lines of processes of this run that are alive ten seconds after its end."""
@@ -83,6 +95,13 @@ class TinyRun:
 
     def tail(self) -> str:
         return self.log.read_text()[-3000:]
+
+    def _end(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL):
+            if self.process.poll() is None:
+                self.process.send_signal(number)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self.process.wait(15)
 
     def _remember_family(self) -> None:
         try:

@@ -114,6 +114,9 @@ class FakeRecorder:
         self.steps: list[int] = []
         self.lags: list[int] = []
 
+    def resumed(self) -> None:
+        """Nothing to time here."""
+
     def stepped(self, step: int, lease: Any, outcome: Any, pushed: Any, queue: Any) -> None:
         self.steps.append(step)
         self.lags += lease.lags

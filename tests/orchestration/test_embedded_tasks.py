@@ -9,6 +9,9 @@ from orchestration.embedded_tasks import (
     DOMAINS,
     EXACT_SHARE,
     EXACT_TASKS,
+    FILLER_SHARE,
+    FILLERS,
+    OMISSION_SHARE,
     REFERENCES,
     phrase,
     write_embedded_tasks,
@@ -52,12 +55,28 @@ def test_no_validation_facts_occur_in_training_in_any_order(tmp_path: Path) -> N
 
 
 def test_every_reference_states_every_fact_of_its_context(tmp_path: Path) -> None:
-    train, valid = written(tmp_path)
-    described = [row for row in train + valid if row["instruction"] in DESCRIPTIONS]
-    assert len(described) > 400
+    _, valid = written(tmp_path)
+    described = [row for row in valid if row["instruction"] in DESCRIPTIONS]
+    assert len(described) > 90
     for row in described:
         for value in facts_of(row).values():
             assert all(value in reference for reference in row["references"]), row
+
+
+def test_training_descriptions_omit_facts_and_add_fillers_in_their_shares(tmp_path: Path) -> None:
+    train, valid = written(tmp_path, train=1500)
+    described = [row for row in train if row["instruction"] in DESCRIPTIONS]
+    filled = [row for row in described if row["response"].startswith(FILLERS)]
+    assert abs(len(filled) / len(described) - FILLER_SHARE) < 0.05
+    required = set().union(*(domain.required for domain in DOMAINS))
+    told = [
+        value in row["response"]
+        for row in described
+        for key, value in facts_of(row).items()
+        if key not in required
+    ]
+    assert abs(1 - sum(told) / len(told) - OMISSION_SHARE) < 0.05
+    assert not any(row["response"].startswith(FILLERS) for row in valid)
 
 
 def test_references_are_clean_sentences_without_marks_of_the_pattern(tmp_path: Path) -> None:

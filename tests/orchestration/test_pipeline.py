@@ -163,6 +163,7 @@ def test_stop_finishes_the_step_under_way(tmp_path):
     pipeline = asyncio.run(rig.run(stop_after=2))
     assert (pipeline.step, rig.learner.step) == (2, 2)
     assert rig.ledger.balance().consumed == 8
+    assert rig.ledger.balance().in_flight == 0
 
 
 def test_slots_close_when_enough_is_learned():

@@ -46,7 +46,7 @@ def test_gpt2_dolly_is_the_papers_set_up():
 
 
 @pytest.mark.e2e
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1200)
 def test_e2e_distils_on_a_dolly_file_of_ones_own(tmp_path):
     _write_dolly_rows(tmp_path / "rows.jsonl", 80)
     run = TinyRun(
