@@ -18,7 +18,7 @@ class StudentSampler:
     """A vLLM engine with the student's weights, and the version of what it holds.
 
     Starts at version 0 with the weights of the folder ``model``. With ``exit_on_engine_death``
-    the process ends when vLLM fails, so that Ray restarts the actor.
+    the process ends when vLLM fails, so that the run hears of it.
     """
 
     def __init__(

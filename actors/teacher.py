@@ -71,8 +71,8 @@ class TeacherServer:
         ``model`` is a folder or hub name, ``seed`` the run's. ``cache_folder`` None, or
         ``config.cache`` false, keeps responses for this run only. ``needs_logprobs`` false is
         the black-box teacher of text-only objectives: nothing is ever scored.
-        With ``exit_on_engine_death`` the process ends when vLLM fails, so that Ray restarts
-        the actor. ``start_engine`` None starts vLLM. Raises DependencyError when the model
+        With ``exit_on_engine_death`` the process ends when vLLM fails, so that the run
+        hears of it. ``start_engine`` None starts vLLM. Raises DependencyError when the model
         is incomplete or the cache cannot be written.
         """
         self._config = config

@@ -4,11 +4,12 @@ import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from configs.errors import DependencyError, NonFiniteError
@@ -209,18 +210,27 @@ class LearnerWorker:
     def _load_model(self) -> PreTrainedModel:
         student = self._config.student
         try:
-            model = AutoModelForCausalLM.from_pretrained(
+            loaded = AutoModelForCausalLM.from_pretrained(
                 self._source,
                 dtype=torch.float32,
                 revision=student.revision if self._source == student.model else None,
                 trust_remote_code=student.trust_remote_code,
+                output_loading_info=True,
             )
-        except (OSError, ValueError) as error:
+        except (OSError, SafetensorError, RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise DependencyError(
                 f"the learner cannot load the model {self._source}: {reason} "
                 "Give a folder with config.json and model.safetensors, or a hub name"
             ) from error
+        model, report = cast(tuple[PreTrainedModel, dict], loaded)
+        if report["missing_keys"]:
+            # transformers would fill them with random numbers and go on.
+            missing = ", ".join(sorted(report["missing_keys"])[:3])
+            raise DependencyError(
+                f"the student {self._source} lacks weights ({missing}, ...); "
+                "set student.model to a complete model in Hugging Face layout"
+            )
         disable_dropout(model)
         model.train()
         if self._config.learner.activation_checkpointing:

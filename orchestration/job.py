@@ -53,8 +53,9 @@ async def _run(config: RunConfig, folder: RunFolder, progress: Progress) -> int:
         with stop:
             config = with_data(config)
             stages = Stages(config, folder, progress.announce)
-            tokenizer = stages.tokenizer()
-            prompts = stages.prompts(tokenizer)
+            # In a thread, so that a signal is heard while a hub downloads or a file is read.
+            tokenizer = await asyncio.to_thread(stages.tokenizer)
+            prompts = await asyncio.to_thread(stages.prompts, tokenizer)
             with make_launcher(config.cluster, namespace=f"dpkd-{config.name}") as launcher:
                 stop.take()
                 launcher.require(role_counts(config))

@@ -75,7 +75,7 @@ class RayRole:
         self.name = name
         self._timeout = timeout
         host = ray.remote(_AsyncHost if asynchronous else _Host)
-        self._actor = host.options(
+        self._actor: Any = host.options(
             num_cpus=resources.cpus,
             num_gpus=resources.gpus,
             resources=resources.custom,
@@ -141,8 +141,8 @@ def _for_the_user(cause: BaseException, asked: str) -> BaseException:
     if isinstance(cause, RayActorError):
         name = _NAMES.get(cause.actor_id or "", asked)
         return RoleError(
-            f"{name} died ({_last_line(cause)}); its log is in "
-            f"{ray._private.worker._global_node.get_logs_dir_path()}"
+            f"{name} died ({_last_line(cause)}); why is in its log, on its node, below "
+            "/tmp/ray/session_latest/logs"
         )
     if isinstance(cause, RayError):
         return RoleError(f"{asked} could not answer: {_last_line(cause)}")

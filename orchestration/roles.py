@@ -14,7 +14,7 @@ from configs.errors import DpkdError
 
 
 class RoleError(DpkdError):
-    """A role died or did not answer in time; the message names role, method and why."""
+    """A role died or did not answer in time; the message names it and says why."""
 
     exit_code = 3
 

@@ -118,7 +118,8 @@ class Session:
 
     async def _warm_up(self, roles: Roles) -> None:
         """Generate once before the clock starts: engines do what they do only once."""
-        await asyncio.gather(*(sampler.call("warm_up") for sampler in roles.samplers))
+        engines = [*roles.samplers, *roles.teachers]
+        await asyncio.gather(*(role.call("warm_up") for role in engines))
 
     async def _learn(self, pipeline: Pipeline, roles: Roles) -> dict[str, dict[str, float]]:
         """Turn the loops; returns each role's busy and idle seconds in them."""
