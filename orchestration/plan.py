@@ -5,8 +5,14 @@ from configs.objective import DpkdConfig
 from configs.run import RunConfig
 
 CPU_FLOPS = 6e10
-"""Sustained training speed of small models on two laptop-class cores, floating-point
+"""Sustained training speed of a small model on one laptop-class core, floating-point
 operations per second: measured on the quickstart's teacher, good to a factor of two."""
+STEP_SECONDS = 0.05
+"""What an SFT step costs beside its arithmetic."""
+PAIRS_PER_SECOND = 60
+"""Of the whole loop with models as small as the quickstart's, on two cores."""
+START_SECONDS = 15
+"""Bringing the parts of a stage up."""
 TOKENS_PER_ROW = 80
 """Prompt and response of the recipes that make their models."""
 
@@ -42,7 +48,8 @@ def _source(config: RunConfig, source: ModelSource) -> str:
     what += f", {warm.steps} SFT steps of {warm.batch_size} rows"
     if source.make is None:
         return what
-    seconds = 6 * count * warm.steps * warm.batch_size * TOKENS_PER_ROW / CPU_FLOPS
+    arithmetic = 6 * count * warm.batch_size * TOKENS_PER_ROW / CPU_FLOPS
+    seconds = START_SECONDS + warm.steps * (arithmetic + STEP_SECONDS)
     return f"{what}: about {_duration(seconds)} on two cores, unless cached"
 
 
@@ -54,6 +61,9 @@ def _learning(config: RunConfig) -> str:
         what += f" pairs ({equation}, beta {objective.beta:g}, lambda {objective.lm_weight:g})"
         lag = config.replay.max_policy_lag
         what += "; lockstep, exactly on-policy" if lag == 0 else f"; policy lag up to {lag}"
+    if config.uses_student and config.student.make and config.teacher.make:
+        seconds = 2 * START_SECONDS + learner.steps * learner.batch_size / PAIRS_PER_SECOND
+        what += f": about {_duration(seconds)}, starts and evaluations included"
     return what
 
 

@@ -103,6 +103,15 @@ def test_overlapped_runs_stay_within_the_lag_bound(first, home):
     assert run.json("summary.json")["ledger"]["in_flight"] == 0
 
 
+def test_two_learner_ranks_in_actors_of_their_own_learn_the_same(first, home):
+    run = TinyRun(home, "learner.ranks=2", "learner.zero_stage=2", "learner.steps=3", name="ranks")
+    assert run.wait() == 0, run.tail()
+    # The learning rate is still warming up, so it is that of the longer run.
+    losses = first[0].json("summary.json")["losses"][:3]
+    assert run.json("summary.json")["losses"] == pytest.approx(losses, abs=1e-3)
+    assert run.survivors() == []
+
+
 def test_the_student_loads_with_transformers_and_with_vllm(first):
     from transformers import AutoModelForCausalLM
 
