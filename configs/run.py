@@ -75,10 +75,10 @@ class RunConfig(Section):
                 f"learner.batch_size ({self.learner.batch_size}) must be a multiple of "
                 f"learner.ranks ({self.learner.ranks})"
             )
-        if self.uses_student and self.student.dtype != self.learner.dtype:
+        if (self.student.dtype, self.learner.dtype) == ("bfloat16", "float32"):
             raise ValueError(
-                f"student.dtype ({self.student.dtype}) must equal learner.dtype "
-                f"({self.learner.dtype}): the samplers serve what the learner trains"
+                "student.dtype=bfloat16 with learner.dtype=float32: the samplers would round away "
+                "what the learner trained, and no push could be proved; set both to one format"
             )
         if (
             self.cluster.local
