@@ -299,5 +299,5 @@ def test_a_made_model_whose_heads_vllm_lacks_is_refused() -> None:
 
 def test_samplers_coarser_than_the_learner_are_refused() -> None:
     both = {"teacher": {"model": "t"}, "learner": {"dtype": "float32"}}
-    with pytest.raises(ValueError, match="student.dtype=bfloat16 with learner.dtype=float32"):
+    with pytest.raises(ValueError, match=r"student\.dtype=bfloat16 with learner\.dtype=float32"):
         RunConfig.model_validate({**both, "student": {"model": "s", "dtype": "bfloat16"}})
