@@ -30,6 +30,8 @@ class RoleWatch:
 
     def __init__(self, hub: MetricsHub, roles: Roles) -> None:
         self._hub = hub
+        self.teacher_cache: dict[str, float] = {}
+        """Hits, misses and their rate, as of the last look; empty without a teacher."""
         self._teachers = roles.teachers
         self._groups: dict[str, Sequence[Role]] = {
             "sampler": roles.samplers,
@@ -73,7 +75,17 @@ class RoleWatch:
 
     async def _look_at_teachers(self) -> None:
         counts = await asyncio.gather(*(role.call("statistics") for role in self._teachers))
-        for statistic, key in TEACHER_TOTALS.items():
-            self._hub.set(key, sum(count[statistic] for count in counts))
+        if not counts:
+            return
+        totals = {name: sum(count[name] for count in counts) for name in TEACHER_TOTALS}
+        for name, key in TEACHER_TOTALS.items():
+            self._hub.set(key, totals[name])
+        asked = sum(totals.values())
+        rate = round(totals["cache_hits"] / asked, 4) if asked else 0.0
+        self.teacher_cache = {
+            "hits": totals["cache_hits"],
+            "misses": totals["cache_misses"],
+            "hit_rate": rate,
+        }
         tokens = sum(count["generated_tokens"] + count["scored_tokens"] for count in counts)
         self._hub.set("tokens", tokens, role="teacher")

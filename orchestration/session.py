@@ -97,11 +97,13 @@ class Session:
         if self.config.uses_student:
             await sync.push()
         await self.examiner.look("before", 0, roles)
-        clocks = await self._learn(pipeline, roles)
+        watch = RoleWatch(self.around.hub, roles)
+        clocks = await self._learn(pipeline, roles, watch)
         await self.examiner.look("after", pipeline.step, roles)
         await self._save(roles, pipeline.step)
         self.ledger.check()
         summary = self._summary(pipeline.step, sync, clocks)
+        summary["teacher_cache"] = watch.teacher_cache
         self.folder.summary(summary)
         return summary
 
@@ -121,10 +123,11 @@ class Session:
         engines = [*roles.samplers, *roles.teachers]
         await asyncio.gather(*(role.call("warm_up") for role in engines))
 
-    async def _learn(self, pipeline: Pipeline, roles: Roles) -> dict[str, dict[str, float]]:
+    async def _learn(
+        self, pipeline: Pipeline, roles: Roles, watch: RoleWatch
+    ) -> dict[str, dict[str, float]]:
         """Turn the loops; returns each role's busy and idle seconds in them."""
         self.around.progress.stage(self.config.name, self.config.learner.steps)
-        watch = RoleWatch(self.around.hub, roles)
         await watch.restart()
         self.recorder.began()
         looking = asyncio.create_task(watch.run())

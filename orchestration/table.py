@@ -41,9 +41,11 @@ def _cell(value: float | None, form: str) -> str:
 def _accounts(summary: Mapping[str, Any]) -> str:
     ledger, speed = summary["ledger"], summary["throughput"]
     dropped = sum(ledger["dropped"].values())
+    cache = summary.get("teacher_cache") or {}
+    hits = f"; teacher cache hit rate {cache['hit_rate']:.0%}" if cache else ""
     return (
         f"ledger: {ledger['issued']} issued = {ledger['consumed']} consumed + {dropped} dropped "
         f"+ {ledger['in_flight']} in flight; "
         f"weight pushes: {summary['weight_sync']['count']}, every one proved; "
-        f"{speed['pairs_per_second']:.1f} pairs/s"
+        f"{speed['pairs_per_second']:.1f} pairs/s{hits}"
     )

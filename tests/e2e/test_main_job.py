@@ -91,6 +91,9 @@ def test_the_same_seed_gives_the_same_losses_and_weights_from_cached_models(firs
     weights = [run.folder / "student" / "model.safetensors" for run in (first[0], again)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
     assert "made before" in again.log.read_text()
+    # The teacher answered every prompt in the first run: the cache survives runs.
+    assert again.json("summary.json")["teacher_cache"]["hit_rate"] == 1.0
+    assert first[0].json("summary.json")["teacher_cache"]["misses"] > 0
 
 
 def test_overlapped_runs_stay_within_the_lag_bound(first, home):
