@@ -12,7 +12,8 @@ Back-pressure is one number, the *slots*: a prompt takes a slot when it is issue
 it back when the step that learned from it has been pushed to every sampler. There are
 ``batch_size × (max_policy_lag + 1)`` slots: at lag 0 the loops are in lockstep, and with one
 sampler no tuple can be older than ``max_policy_lag`` steps when it is consumed. Where one of
-several samplers is overtaken, the queue hands its pair back to be drawn again.
+several samplers is overtaken, the queue hands its pair back to be drawn again (the one time
+that tuples come to this process).
 """
 
 import asyncio

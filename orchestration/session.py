@@ -176,6 +176,7 @@ class Session:
             "logprob_drift": {"max": self.recorder.drift_max},
             "losses": self.recorder.losses,
             "skipped_rows": dict(self.prompts.skipped),
+            # A part that dies ends the run: a run that comes here has restarted none.
             "restarts": {"sampler": 0, "teacher": 0, "learner": 0},
         }
 

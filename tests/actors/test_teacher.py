@@ -209,8 +209,12 @@ def test_another_way_of_drawing_is_another_entry(tmp_path: Path, change: dict):
 def test_a_greedy_response_is_shared_by_runs_of_every_seed(tmp_path: Path):
     model = save_teacher(tmp_path / "p")
     greedy = Sampling(temperature=0.0, top_p=1.0, max_new_tokens=8)
-    make_server(model, tmp_path, engine=FakeEngine(), sampling=greedy, seed=1).respond(PROMPTS)
-    make_server(model, tmp_path, sampling=greedy, seed=2).respond(PROMPTS)  # starts no engine
+    first = make_server(model, tmp_path, engine=FakeEngine(), sampling=greedy, seed=1)
+    made = first.respond(PROMPTS)
+    second = make_server(model, tmp_path, sampling=greedy, seed=2)  # has no engine to ask
+    read = second.respond(PROMPTS)
+    assert [one.ids_T.tolist() for one in read] == [one.ids_T.tolist() for one in made]
+    assert second.statistics()["cache_misses"] == 0
 
 
 def test_another_teacher_never_reads_the_first_one_s_responses(tmp_path: Path):
