@@ -57,33 +57,20 @@ def _config(options: argparse.Namespace, recipe: str) -> RunConfig:
 
 async def _evaluate(config: RunConfig, with_teacher: bool) -> dict[str, Any]:
     settle_authentication(config.cluster)
-    from actors.prompts import PromptSource
-    from actors.tokenizer import require_same_tokenizer
     from orchestration.assembly import Models, sampler_role, teacher_role
-    from orchestration.context import context_of
     from orchestration.evaluator import Evaluator
+    from orchestration.inputs import open_prompts, open_tokenizer
     from orchestration.launcher import make_launcher
-    from orchestration.stages import source_tokenizer
 
     assert config.student.model and config.teacher.model
     models = Models(student=config.student.model, teacher=config.teacher.model)
-    tokenizer = source_tokenizer(config.student)
-    if with_teacher:
-        require_same_tokenizer(source_tokenizer(config.teacher), tokenizer)
-    limit = config.evaluation.max_new_tokens or config.student.sampling.max_new_tokens
-    prompts = PromptSource(
-        config.data,
-        tokenizer,
-        train=Path(config.data.train),
-        seed=config.seed,
-        context=min(context_of(config.student), context_of(config.teacher)),
-        response_room=limit,
-    )
+    tokenizer = open_tokenizer(config, lambda _: None)
+    prompts = open_prompts(config, tokenizer)
     evaluator = Evaluator(
         config=config.evaluation,
         prompts=prompts.validation(),
         tokenizer=tokenizer,
-        max_new_tokens=limit,
+        max_new_tokens=config.evaluation.max_new_tokens or config.student.sampling.max_new_tokens,
     )
     with make_launcher(config.cluster, namespace="dpkd-evaluate") as launcher:
         launcher.require({"sampler": 1, "teacher": int(with_teacher)})

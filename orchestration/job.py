@@ -9,13 +9,14 @@ from configs.errors import DpkdError
 from configs.run import RunConfig
 from orchestration.assembly import role_counts
 from orchestration.exporter import MetricsHub
+from orchestration.inputs import open_prompts, open_tokenizer, with_data
 from orchestration.launcher import make_launcher
 from orchestration.lifecycle import StopRequest
 from orchestration.plan import describe
 from orchestration.progress import Progress, make_progress
 from orchestration.run_folder import RunFolder, require_cache
 from orchestration.session import Session, Surroundings
-from orchestration.stages import Stages, with_data
+from orchestration.stages import Stages
 from orchestration.table import result_table
 
 
@@ -52,15 +53,14 @@ async def _run(config: RunConfig, folder: RunFolder, progress: Progress) -> int:
     try:
         with stop:
             config = with_data(config)
-            stages = Stages(config, folder, progress.announce)
             # In a thread, so that a signal is heard while a hub downloads or a file is read.
-            tokenizer = await asyncio.to_thread(stages.tokenizer)
-            prompts = await asyncio.to_thread(stages.prompts, tokenizer)
+            tokenizer = await asyncio.to_thread(open_tokenizer, config, progress.announce)
+            prompts = await asyncio.to_thread(open_prompts, config, tokenizer)
             with make_launcher(config.cluster, namespace=f"dpkd-{config.name}") as launcher:
                 stop.take()
                 launcher.require(role_counts(config))
                 around = Surroundings(launcher=launcher, hub=hub, progress=progress, stop=stop)
-                inputs = await stages.inputs(tokenizer, prompts, around)
+                inputs = await Stages(config, folder, around).inputs(tokenizer, prompts)
                 summary = await Session(config, folder, inputs, around).run()
     except asyncio.CancelledError:
         if not stop.signal:

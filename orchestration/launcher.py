@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, Self
 
 import ray
@@ -58,6 +59,7 @@ class LocalLauncher:
 
     def __init__(self, config: ClusterConfig) -> None:
         self._config = config
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="parts")
         self.cores = os.cpu_count() or 1
 
     def role(
@@ -72,27 +74,23 @@ class LocalLauncher:
         # Several parts share this process: the first one's word holds, as with any setdefault.
         for key, value in (environment or {}).items():
             os.environ.setdefault(key, value)
-        return LocalRole(name, build, timeout=self._config.call_timeout_seconds)
+        timeout = self._config.call_timeout_seconds
+        return LocalRole(name, build, thread=self._thread, timeout=timeout)
 
     def transfer_call(self, samplers: Sequence[Role]) -> Callable[[str, dict[str, Any]], None]:
         """Refuse: CUDA transports need processes of their own."""
         raise ConfigError("cluster.local pushes by student.weight_transfer=object_store only")
 
     def require(self, counts: dict[str, int]) -> None:
-        """One process holds everything but several learner ranks or replicas."""
-        several = [role for role, count in counts.items() if count > 1]
-        if several:
-            raise DependencyError(
-                f"cluster.local runs one actor of each role, and several are asked of: "
-                f"{', '.join(several)}; set cluster.local=false or one replica each"
-            )
+        """Nothing to refuse: ``RunConfig`` allows one of each role here."""
 
     def __enter__(self) -> Self:
         """Nothing to connect to."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Nothing to disconnect from."""
+        """Let the parts' thread end after the call that it is in."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
 
 class RayLauncher:

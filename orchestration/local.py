@@ -1,7 +1,8 @@
 """The same pipeline in one process, without Ray: for debuggers and tests.
 
-Every part gets a thread of its own, so that the event loop stays free; references are
-asyncio futures. Calls on one part run one at a time and in order, as on a Ray actor.
+All parts share one thread beside the event loop's: vLLM keeps the running forward pass in a
+global of its module, so two engines of one process must never compute at the same time. Calls run
+one at a time and in order; references are asyncio futures.
 """
 
 import asyncio
@@ -17,14 +18,16 @@ from orchestration.roles import BusyClock, RoleError, spread
 class LocalRole:
     """A part that lives in this process."""
 
-    def __init__(self, name: str, build: Callable[[], Any], *, timeout: float) -> None:
+    def __init__(
+        self, name: str, build: Callable[[], Any], *, thread: ThreadPoolExecutor, timeout: float
+    ) -> None:
+        """Take the process's one ``thread`` for parts, which outlives this role."""
         self.name = name
         self._build = build
         self._part: Any = None
         self._timeout = timeout
         self._clock = BusyClock()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
-        self._turn = asyncio.Lock()
+        self._thread = thread
 
     def submit(self, method: str, *args: Any, returns: int = 1) -> Any:
         """See ``Role.submit``."""
@@ -48,23 +51,27 @@ class LocalRole:
     async def stop(self) -> None:
         """See ``Role.stop``."""
         if hasattr(self._part, "close"):
-            closed = self._part.close()
-            if inspect.isawaitable(closed):
-                await closed
-        self._thread.shutdown(wait=False, cancel_futures=True)
+            await self._run("close", (), 1)
 
     async def _run(self, method: str, args: tuple[Any, ...], returns: int) -> Any:
         values = [await arg if isinstance(arg, asyncio.Future) else arg for arg in args]
         function = self._builtin(method) or getattr(self._part, method)
         if inspect.iscoroutinefunction(function):
             return spread(await function(*values), returns)
-        async with self._turn:
-            start = time.monotonic()
-            loop = asyncio.get_running_loop()
-            answer = await loop.run_in_executor(self._thread, lambda: function(*values))
-            if not self._builtin(method):
-                self._clock.add(method, time.monotonic() - start)
-        return spread(answer, returns)
+        loop = asyncio.get_running_loop()
+        return spread(
+            await loop.run_in_executor(self._thread, self._timed, method, values), returns
+        )
+
+    def _timed(self, method: str, values: list[Any]) -> Any:
+        """Run in the parts' thread: what is booked is work, not waiting for the thread."""
+        if builtin := self._builtin(method):
+            return builtin(*values)
+        start = time.monotonic()
+        try:
+            return getattr(self._part, method)(*values)
+        finally:
+            self._clock.add(method, time.monotonic() - start)
 
     def _builtin(self, method: str) -> Callable[..., Any] | None:
         builtins = {

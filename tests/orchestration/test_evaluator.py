@@ -1,6 +1,7 @@
 """Evaluation over roles with known answers: every score is worked out by hand."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -59,11 +60,14 @@ def _student(prompts: list[Prompt], *, samples: int = 2, replicas: int = 1, teac
     )
     parts = [Sampler() for _ in range(replicas)]
 
+    thread = ThreadPoolExecutor(1)
+
     async def story():
         samplers = [
-            LocalRole(f"sampler-{i}", lambda p=p: p, timeout=5) for i, p in enumerate(parts)
+            LocalRole(f"sampler-{i}", lambda p=p: p, thread=thread, timeout=5)
+            for i, p in enumerate(parts)
         ]
-        judge = LocalRole("teacher-0", Teacher, timeout=5)
+        judge = LocalRole("teacher-0", Teacher, thread=thread, timeout=5)
         await asyncio.gather(*(role.call("build") for role in (*samplers, judge)))
         return await evaluator.student(samplers, judge if teacher else None)
 

@@ -1,10 +1,14 @@
 """Roles in this process: references, order, time-outs, the clock."""
 
 import asyncio
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from configs.cluster import ClusterConfig
+from orchestration.launcher import LocalLauncher
 from orchestration.local import LocalRole
 from orchestration.roles import RoleError
 
@@ -32,7 +36,7 @@ class Part:
 def _with_role(story):
     async def run():
         part = Part()
-        role = LocalRole("part-0", lambda: part, timeout=5)
+        role = LocalRole("part-0", lambda: part, thread=ThreadPoolExecutor(1), timeout=5)
         await role.call("build")
         try:
             return await story(role, part)
@@ -82,3 +86,29 @@ def test_the_clock_books_what_a_method_took():
     clock = _with_role(story)
     assert clock["by_method"]["note"] >= 0.05
     assert clock["busy_seconds"] >= 0.05
+
+
+class Engine:
+    """Like vLLM, keeps what it is doing in a global."""
+
+    running: list[int] = []  # noqa: RUF012
+    threads: set[int] = set()  # noqa: RUF012
+
+    def compute(self) -> int:
+        self.running.append(1)
+        self.threads.add(threading.get_ident())
+        time.sleep(0.02)
+        at_once = len(self.running)
+        self.running.pop()
+        return at_once
+
+
+def test_two_engines_of_one_process_never_compute_at_the_same_time():
+    async def story():
+        with LocalLauncher(ClusterConfig(local=True)) as launcher:
+            roles = [launcher.role(f"sampler-{i}", Engine) for i in range(2)]
+            await asyncio.gather(*(role.call("build") for role in roles))
+            return await asyncio.gather(*(role.call("compute") for role in roles * 3))
+
+    assert asyncio.run(story()) == [1] * 6
+    assert len(Engine.threads) == 1

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -88,7 +89,8 @@ class Rig:
 
 
 def _role(name: str, part: object) -> LocalRole:
-    return LocalRole(name, lambda: part, timeout=10)
+    # A thread each: parts work side by side here, as Ray actors do.
+    return LocalRole(name, lambda: part, thread=ThreadPoolExecutor(1), timeout=10)
 
 
 def _stopping(recorder: FakeRecorder, pipeline: Pipeline, after: int):

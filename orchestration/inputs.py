@@ -1,0 +1,106 @@
+"""What a run reads: data files, the one tokenizer, prompts; checked before a model starts."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from actors.model_folder import model_folder
+from actors.prompts import PromptSource, texts
+from actors.tokenizer import load_tokenizer, require_same_tokenizer, train_tokenizer
+from configs.models import ModelSource
+from configs.run import RunConfig
+from orchestration.context import context_of
+from orchestration.embedded_tasks import write_embedded_tasks
+from orchestration.made import content_digest, draft_of, key_of, publish
+
+RoleName = Literal["teacher", "student"]
+
+
+def sources_of(config: RunConfig) -> list[tuple[RoleName, ModelSource]]:
+    """Return the models that the objective needs, in the order in which they are made."""
+    sources: list[tuple[RoleName, ModelSource]] = [("student", config.student)]
+    if config.uses_teacher:
+        sources.insert(0, ("teacher", config.teacher))
+    return sources
+
+
+def with_data(config: RunConfig) -> RunConfig:
+    """Write the embedded tasks where the recipe asks for them, and name their files."""
+    if config.data.train != "embedded":
+        return config
+    rows = {"train_rows": config.data.embedded_rows, "valid_rows": config.data.validation_rows}
+    home = config.cache.expanduser() / "data" / f"embedded-{key_of(rows)}"
+    if not home.exists():
+        draft = draft_of(home)
+        write_embedded_tasks(draft, seed=0, **rows)
+        publish(draft, home)
+    validation = config.data.validation or home / "valid.jsonl"
+    files = {"train": home / "train.jsonl", "validation": validation}
+    return config.model_copy(update={"data": config.data.model_copy(update=files)})
+
+
+def open_tokenizer(config: RunConfig, announce: Callable[[str], None]) -> Any:
+    """Return the run's one tokenizer: a loaded model's own, else one trained on the data.
+
+    Raises ``ConfigError`` when teacher and student come with different ones,
+    ``DependencyError`` when a model's folder is not complete.
+    """
+    loaded = {role: _tokenizer_of(source) for role, source in sources_of(config) if source.model}
+    if len(loaded) == 2:
+        require_same_tokenizer(loaded["teacher"], loaded["student"])
+    if loaded:
+        return next(iter(loaded.values()))
+    return load_tokenizer(str(_trained_tokenizer(config, announce)))
+
+
+def _trained_tokenizer(config: RunConfig, announce: Callable[[str], None]) -> Path:
+    """Return the folder of the tokenizer that the training file gives, made now or before."""
+    data, train = config.data, Path(config.data.train)
+    recipe = {
+        "train": content_digest(train),
+        "data": data.model_dump(mode="json", exclude={"train", "validation", "corpus"}),
+    }
+    home = config.cache.expanduser() / "models" / f"tokenizer-{key_of(recipe)}"
+    if not home.exists():
+        announce(f"training a tokenizer of {data.tokenizer_vocab} entries")
+        draft = draft_of(home)
+        train_tokenizer(texts(data, train), data.tokenizer_vocab, draft)
+        publish(draft, home)
+    return home
+
+
+def open_prompts(config: RunConfig, tokenizer: Any, rows: int | None = None) -> PromptSource:
+    """Open and check the data; raises ``DataError``. ``rows``: only the first so many train.
+
+    A prompt must leave room, in every model's context, for the longest response that any part
+    of the run may draw.
+    """
+    rooms = [config.student.sampling.max_new_tokens, config.evaluation.max_new_tokens or 1]
+    if config.uses_teacher and config.teacher.response == "generate":
+        rooms.append(config.teacher.sampling.max_new_tokens)
+    return PromptSource(
+        config.data,
+        tokenizer,
+        train=Path(config.data.train),
+        seed=config.seed,
+        context=min(_context(source) for _, source in sources_of(config)),
+        response_room=max(rooms),
+        rows=rows,
+    )
+
+
+def _context(source: ModelSource) -> int:
+    """Return the tokens that a model of the run takes at once, as its engine is told to."""
+    own = source.make.context if source.make else context_of(source)
+    asked = getattr(source, "max_model_len", None)
+    return min(own, asked) if asked else own
+
+
+def _tokenizer_of(source: ModelSource) -> Any:
+    """Load the tokenizer of a model that is loaded; its folder must be complete."""
+    assert source.model is not None
+    if Path(source.model).expanduser().is_dir():
+        model_folder(source.model)
+    return load_tokenizer(
+        source.model, revision=source.revision, trust_remote_code=source.trust_remote_code
+    )
