@@ -73,11 +73,29 @@ def _duration(key: str, text: str) -> Metric:
 
 
 _OBJECTIVE = (
-    _gauge("loss", "Total loss of the step: the preference or SFT loss plus the weighted LM loss."),
-    _gauge("loss_preference", "DPKD's preference loss (Eq 8 or 9)."),
-    _gauge("loss_sft", "Mean negative log-likelihood of the gold responses, nats per token."),
+    _gauge("loss", "Total loss of the step: the objective's terms, and the LM loss, weighted."),
+    _gauge("loss_preference", "Preference of y_t, or of the teacher's action, without any anchor."),
+    _gauge(
+        "loss_sft",
+        "Negative log-likelihood of the gold responses, or of SeqKD's y_t, nats per token.",
+    ),
+    _gauge(
+        "loss_nll",
+        "Negative log-likelihood beside another term, unweighted, nats per token: of y_t (CPO, "
+        "PLaD), of the visited responses (KD).",
+    ),
+    _gauge(
+        "loss_divergence",
+        "Divergence between teacher and student that is learned from, nats per visited state.",
+    ),
+    _gauge("loss_policy_gradient", "Surrogate of the policy gradient (MiniLLM, OPD)."),
+    _gauge("loss_single_step", "MiniLLM's exact one-step term, nats per token."),
     _gauge("loss_lm", "Language-model loss on the corpus, unweighted, nats per token."),
-    _gauge("reward_teacher", "Implicit reward beta(log q - log p) of the teacher responses y_t."),
+    _gauge(
+        "reward_teacher",
+        "Implicit reward beta(log q - log p) of the teacher responses y_t; beta is tau for IPO, "
+        "b1 + b2 for daDPO.",
+    ),
     _gauge("reward_student", "Implicit reward beta(log q - log p) of the student responses y_s."),
     _gauge(
         "reward_margin",

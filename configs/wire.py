@@ -8,7 +8,7 @@ per response token, the end-of-sequence token included when it was generated. Sa
 temperature changes how a response is drawn, never what its log-probability means.
 
 Array names end in their axes: ``P`` prompt tokens, ``T`` response tokens, ``C`` corpus
-tokens, ``V`` vocabulary.
+tokens, ``V`` vocabulary, ``K`` the teacher's likeliest tokens.
 """
 
 from dataclasses import dataclass
@@ -83,14 +83,40 @@ class Response:
     sampler computed it; None: the response was not drawn by the student."""
     teacher_logprobs_T: np.ndarray | None = None
     """(T,) float32, log p(y_i | x, y_<i); None: not scored (yet)."""
+    reference_logprobs_T: np.ndarray | None = None
+    """(T,) float32, log ref(y_i | x, y_<i) by the initial student; None: not asked."""
+    teacher_top_ids_TK: np.ndarray | None = None
+    """(T, K) int32, the teacher's likeliest tokens at each state, likeliest first; K may be the
+    vocabulary. None: the teacher's distribution is not asked."""
+    teacher_top_logprobs_TK: np.ndarray | None = None
+    """(T, K) float32, their log-probabilities; set together with the ids. What their mass lacks
+    to 1 is the tail's."""
+    score: float | None = None
+    """A judge's score of the response, larger is better: its likeness to y_t in 0..1 (Rouge-L
+    over token ids). None: not asked."""
 
     def __post_init__(self) -> None:
-        """Check that every per-token array has one value per response token."""
+        """Check that every per-token array has one value (or K) per response token."""
         _check_ids("ids_T", self.ids_T, at_least=1)
-        for name in ("behaviour_logprobs_T", "teacher_logprobs_T"):
+        for name in PER_TOKEN:
             values = getattr(self, name)
             if values is not None and values.shape != self.ids_T.shape:
                 raise ValueError(f"{name} has shape {values.shape}, ids_T {self.ids_T.shape}")
+        ids, logprobs = self.teacher_top_ids_TK, self.teacher_top_logprobs_TK
+        shapes = {None if values is None else values.shape for values in (ids, logprobs)}
+        if len(shapes) > 1 or (ids is not None and ids.shape[:1] != self.ids_T.shape):
+            raise ValueError(f"teacher_top_* have shapes {shapes} for {len(self.ids_T)} tokens")
+
+    @property
+    def arrays(self) -> list[np.ndarray]:
+        """Everything that is set, to be counted or checked."""
+        names = ("ids_T", *PER_TOKEN, "teacher_top_ids_TK", "teacher_top_logprobs_TK")
+        values = (getattr(self, name) for name in names)
+        return [array for array in values if array is not None]
+
+
+PER_TOKEN = ("behaviour_logprobs_T", "teacher_logprobs_T", "reference_logprobs_T")
+"""The arrays of a ``Response`` that hold one log-probability a token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,16 +136,16 @@ class Trajectory:
 class PreferenceTuple:
     """What the learner consumes: (x, y_t, y_s, log-probabilities).
 
-    Made by ``TeacherServer.score`` (or by ``PromptSource`` alone for objectives that learn
+    Made by ``TeacherServer.judge`` (or by ``PromptSource`` alone for objectives that learn
     from the gold response); held by the replay queue; consumed by ``LearnerWorker``.
     """
 
     prompt: Prompt
     teacher_response: Response | None = None
-    """y_t; ``teacher_logprobs_T`` is set. None: the objective needs no teacher response."""
+    """y_t, or the data's own response where the objective visits dataset states. None: the
+    objective needs none for this tuple."""
     student_response: Response | None = None
-    """y_s; ``behaviour_logprobs_T`` is set, and ``teacher_logprobs_T`` once scored.
-    None: the objective needs no student response."""
+    """y_s; ``behaviour_logprobs_T`` is set. None: the objective needs none for this tuple."""
     weight_version: int | None = None
     """The version that drew ``student_response``; None exactly when that is None."""
     teacher_first_token_logprobs_V: np.ndarray | None = None
@@ -138,20 +164,28 @@ class PreferenceTuple:
     @property
     def nbytes(self) -> int:
         """Bytes held by the arrays: what the queue's byte bound counts."""
-        arrays = [
-            self.prompt.prompt_ids_P,
-            self.prompt.gold_ids_T,
-            self.prompt.corpus_ids_C,
-            self.teacher_first_token_logprobs_V,
-        ]
+        prompt = (self.prompt.prompt_ids_P, self.prompt.gold_ids_T, self.prompt.corpus_ids_C)
+        arrays = [array for array in prompt if array is not None] + self._known()
+        return sum(array.nbytes for array in arrays)
+
+    def is_finite(self) -> bool:
+        """Return whether no log-probability in it is NaN or infinite.
+
+        Among the teacher's likeliest tokens minus infinity is a probability of 0, and sound.
+        """
         for response in (self.teacher_response, self.student_response):
-            if response is not None:
-                arrays += [
-                    response.ids_T,
-                    response.behaviour_logprobs_T,
-                    response.teacher_logprobs_T,
-                ]
-        return sum(array.nbytes for array in arrays if array is not None)
+            top = None if response is None else response.teacher_top_logprobs_TK
+            if top is not None and not (top < np.inf).all():
+                return False
+        return all(np.isfinite(array).all() for array in self._known() if array.ndim == 1)
+
+    def _known(self) -> list[np.ndarray]:
+        """Return what was drawn and scored, the prompt's own arrays left out."""
+        first = self.teacher_first_token_logprobs_V
+        found = [] if first is None else [first]
+        for response in (self.teacher_response, self.student_response):
+            found += [] if response is None else response.arrays
+        return found
 
 
 class TensorSpec(NamedTuple):

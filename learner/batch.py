@@ -1,112 +1,109 @@
-"""Preference tuples -> padded tensors, cut into micro-batches by token budget.
+"""Sequences of some tuples as padded tensors: what one forward and backward takes.
 
 The legend of the learner's shape suffixes:
 
-    B  pair (one tuple) of a micro-batch
-    K  role: what a sequence is to its pair ("teacher" y_t, "student" y_s, "gold", "document")
-    R  sequence, context + response: R = K * B, all of one role, then all of the next
+    B  tuple of a micro-batch: a pair, or a single sequence
+    S  side: what a sequence is to its tuple (its role: y_t, y_s, gold, document, ...)
+    R  sequence, context + response: R = S * B, all of one side, then all of the next
     L  position in a sequence, right-padded
     T  token of a response, right-padded with 0
     N  response tokens of all R sequences, flattened and unpadded, in order
+    M  those of the first side, which come first: M <= N
+    K  the teacher's likeliest tokens at a state
+    E  event at a state: one of the K tokens, or any other, the tail: E = K + 1
+    J  tokens of which one row of the output head gives log-probabilities
     V  vocabulary
     D  hidden
 
-The sequences of one pair always share a micro-batch, because the loss couples them.
+The sequences of one tuple always share a micro-batch, because the loss couples them.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from configs.errors import DataError
-from configs.objective import ObjectiveConfig
-from configs.wire import PreferenceTuple, Response
+from configs.wire import Uid
+from learner.segments import Actions, Asked, Segment
 
-Role = Literal["teacher", "student", "gold", "document"]
-
-
-class Segment(NamedTuple):
-    """One sequence to score: log-probabilities are wanted of ``target_ids_T`` only."""
-
-    context_ids: np.ndarray
-    target_ids_T: np.ndarray
-    teacher_logprobs_T: np.ndarray | None = None
-    behaviour_logprobs_T: np.ndarray | None = None
-
-
-def roles_of(objective: ObjectiveConfig) -> tuple[Role, ...]:
-    """Return which sequences of a tuple the objective scores."""
-    pair: tuple[Role, ...] = ("gold",) if objective.type == "sft" else ("teacher", "student")
-    return (*pair, "document") if objective.lm_weight > 0 else pair
-
-
-def segment(item: PreferenceTuple, role: Role) -> Segment:
-    """Return the sequence that plays ``role`` in a tuple.
-
-    The document of a tuple is its corpus document, whose first token is only context, or the
-    gold response given its prompt where there is no corpus. Raises DataError when a row has
-    neither.
-    """
-    prompt = item.prompt
-    if role == "document" and prompt.corpus_ids_C is not None:
-        return Segment(prompt.corpus_ids_C[:1], prompt.corpus_ids_C[1:])
-    if role in ("gold", "document"):
-        if prompt.gold_ids_T is None:
-            raise DataError(
-                f"row {prompt.row} has no gold response, which the objective learns from; "
-                "map data.columns.response to a column that every row has, or set data.corpus "
-                "for the language-model loss"
-            )
-        return Segment(prompt.prompt_ids_P, prompt.gold_ids_T)
-    response: Response | None = getattr(item, f"{role}_response")
-    assert response is not None, f"tuple {item.uid} has no {role}_response"
-    assert response.teacher_logprobs_T is not None, f"{role}_response of {item.uid} is not scored"
-    return Segment(
-        prompt.prompt_ids_P,
-        response.ids_T,
-        response.teacher_logprobs_T,
-        response.behaviour_logprobs_T,
-    )
+_ACTIONS_STREAM = 0x4143
+"""Keeps the draws of actions apart from others that a uid seeds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MicroBatch:
-    """Sequences of some pairs as tensors: one forward and backward."""
+    """Sequences of some tuples as tensors: one forward and backward.
 
-    roles: tuple[Role, ...]
+    What is not known of a sequence is 0, as padding is; ``learner/segments.py`` has checked
+    that all is known that the objective needs.
+    """
+
+    asked: Asked
     input_ids_RL: Tensor
     """(R, L) int64, context + response, padded with 0."""
     positions_N: Tensor
     """(N,) int64 into the flattened (R * L): the position before each response token."""
     slots_N: Tensor
     """(N,) int64 into the flattened (R * T): where each response token belongs."""
-    lengths_KB: Tensor
-    """(K, B) float32, response tokens."""
-    teacher_logprobs_KBT: Tensor
-    """(K, B, T) float32, log p, 0 at padding and for roles that the teacher does not score."""
-    behaviour_logprobs_KBT: Tensor
-    """(K, B, T) float32, log mu of the sampler, 0 where there is none."""
+    lengths_SB: Tensor
+    """(S, B) float32, response tokens."""
+    teacher_logprobs_SBT: Tensor
+    """(S, B, T) float32, log p."""
+    reference_logprobs_SBT: Tensor
+    """(S, B, T) float32, log ref of the initial student."""
+    behaviour_logprobs_SBT: Tensor
+    """(S, B, T) float32, log mu of the sampler."""
+    scores_SB: Tensor
+    """(S, B) float32, the judge's score."""
+    student_drawn_SB: Tensor
+    """(S, B) bool, whether the student drew the sequence."""
     first_positions_B: Tensor | None
     """(B,) int64 into (R * L): each prompt's last position; None: no teacher distribution."""
     teacher_first_BV: Tensor | None
     """(B, V) float32, log p(. | x)."""
+    top_ids_MK: Tensor | None
+    """(M, K) int32, the teacher's likeliest tokens at each state, likeliest first; -1 for one that
+    the teacher gives probability 0. None: the objective asks no distribution."""
+    top_logprobs_MK: Tensor | None
+    """(M, K) float32, log p of them; minus infinity where the id is -1."""
+    uniforms_2M: Tensor | None
+    """(2, M) float64 in [0, 1): what draws the student's and the teacher's action at each state;
+    None: the likeliest is taken, or none."""
     weight: float
-    """1; 0 for the stand-in of a rank that has no pair left while another has."""
+    """1; 0 for the stand-in of a rank that has no tuple left while another has."""
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """The arguments of ``ResponseScorer.forward``."""
+        return {
+            "input_ids_RL": self.input_ids_RL,
+            "positions_N": self.positions_N,
+            "first_positions_B": self.first_positions_B,
+            "top_ids_MK": self.top_ids_MK,
+            "actions": self.asked.actions,
+            "uniform_M": None if self.uniforms_2M is None else self.uniforms_2M[0],
+        }
 
     def response_shape(self) -> tuple[int, int, int]:
-        """Return (K, B, T)."""
-        roles, pairs, tokens = self.teacher_logprobs_KBT.shape
-        return roles, pairs, tokens
+        """Return (S, B, T)."""
+        sides, tuples, tokens = self.teacher_logprobs_SBT.shape
+        return sides, tuples, tokens
 
     def unflatten(self, values_N: Tensor) -> Tensor:
-        """Lay flat per-token values out as (K, B, T), 0 at padding; differentiable."""
-        roles, pairs, tokens = self.response_shape()
-        flat = values_N.new_zeros(roles * pairs * tokens)
-        return flat.index_put((self.slots_N,), values_N).view(roles, pairs, tokens)
+        """Lay flat per-token values out as (S, B, T), 0 at padding; differentiable."""
+        sides, tuples, tokens = self.response_shape()
+        flat = values_N.new_zeros(sides * tuples * tokens)
+        return flat.index_put((self.slots_N,), values_N).view(sides, tuples, tokens)
+
+    def unflatten_first(self, values_M: Tensor) -> Tensor:
+        """Lay the first side's per-token values out as (B, T), 0 at padding; differentiable."""
+        _, tuples, tokens = self.response_shape()
+        flat = values_M.new_zeros(tuples * tokens)
+        slots_M = self.slots_N[: len(values_M)]
+        return flat.index_put((slots_M,), values_M).view(tuples, tokens)
 
     def to(self, device: torch.device) -> "MicroBatch":
         """Return the same micro-batch with its tensors on ``device``."""
@@ -120,92 +117,86 @@ class MicroBatch:
         return MicroBatch(**moved)
 
 
-def cut(
-    lengths: Sequence[int], *, ranks: int, rows_per_pair: int, token_budget: int
-) -> list[list[list[int]]]:
-    """Cut pairs into micro-batches: result[micro-batch][rank] lists indices of pairs.
-
-    Pairs are taken longest first, in groups that give each rank as many as its budget of
-    padded tokens holds (at least one), dealt out in turn. So every rank makes the same number
-    of micro-batches, of nearly the same size, which the collectives of ZeRO require; every
-    rank computes this from the whole batch and needs no message. Only in the last group can a
-    rank come away with none.
-    """
-    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
-    groups = []
-    while order:
-        per_rank = max(1, token_budget // (lengths[order[0]] * rows_per_pair))
-        group, order = order[: per_rank * ranks], order[per_rank * ranks :]
-        groups.append([group[rank::ranks] for rank in range(ranks)])
-    return groups
-
-
-def micro_batches(
-    tuples: Sequence[PreferenceTuple],
-    roles: tuple[Role, ...],
-    *,
-    rank: int,
-    ranks: int,
-    token_budget: int,
-) -> list[MicroBatch]:
-    """Return this rank's share of a batch, the same number of micro-batches on every rank."""
-    segments = [[segment(item, role) for role in roles] for item in tuples]
-    lengths = [max(len(s.context_ids) + len(s.target_ids_T) for s in row) for row in segments]
-    groups = cut(lengths, ranks=ranks, rows_per_pair=len(roles), token_budget=token_budget)
-    shortest = min(range(len(tuples)), key=lengths.__getitem__)
-    batches = []
-    for group in groups:
-        mine = group[rank] or [shortest]
-        first = [tuples[index].teacher_first_token_logprobs_V for index in mine]
-        known = [values for values in first if values is not None]
-        batches.append(
-            collate(
-                [segments[index] for index in mine],
-                roles,
-                teacher_first=np.stack(known) if len(known) == len(mine) else None,
-                weight=1.0 if group[rank] else 0.0,
-            )
-        )
-    return batches
-
-
 def collate(
     segments: Sequence[Sequence[Segment]],
-    roles: tuple[Role, ...],
+    asked: Asked,
     *,
-    teacher_first: np.ndarray | None = None,
+    teacher_first: Sequence[np.ndarray] = (),
     weight: float = 1.0,
 ) -> MicroBatch:
-    """Pad ``segments[pair][role]`` into one micro-batch; ``teacher_first`` is (B, V)."""
-    rows = [row[k] for k in range(len(roles)) for row in segments]
+    """Pad ``segments[tuple][side]`` into one micro-batch; ``teacher_first`` is B arrays (V,)."""
+    rows = [row[side] for side in range(len(asked.roles)) for row in segments]
     contexts = np.array([len(s.context_ids) for s in rows])
     lengths = np.array([len(s.target_ids_T) for s in rows])
     width, tokens = int((contexts + lengths).max()), int(lengths.max())
     ids_RL = np.zeros((len(rows), width), np.int64)
-    teacher_RT = np.zeros((len(rows), tokens), np.float32)
-    behaviour_RT = np.zeros((len(rows), tokens), np.float32)
     for r, (s, context, length) in enumerate(zip(rows, contexts, lengths, strict=True)):
         ids_RL[r, :context] = s.context_ids
         ids_RL[r, context : context + length] = s.target_ids_T
-        if s.teacher_logprobs_T is not None:
-            teacher_RT[r, :length] = s.teacher_logprobs_T
-        if s.behaviour_logprobs_T is not None:
-            behaviour_RT[r, :length] = s.behaviour_logprobs_T
     starts = np.arange(len(rows)) * width + contexts - 1
     row_N = np.repeat(np.arange(len(rows)), lengths)
     token_N = np.arange(lengths.sum()) - np.repeat(lengths.cumsum() - lengths, lengths)
-    shape = (len(roles), len(segments))
+    shape = (len(asked.roles), len(segments))
+    scores = [0.0 if s.known is None or s.known.score is None else s.known.score for s in rows]
+    top_ids_MK, top_logprobs_MK = _top(rows[: len(segments)], asked)
     return MicroBatch(
-        roles=roles,
+        asked=asked,
         input_ids_RL=torch.from_numpy(ids_RL),
         positions_N=torch.from_numpy(starts[row_N] + token_N),
         slots_N=torch.from_numpy(row_N * tokens + token_N),
-        lengths_KB=torch.from_numpy(lengths.astype(np.float32)).view(shape),
-        teacher_logprobs_KBT=torch.from_numpy(teacher_RT).view(*shape, tokens),
-        behaviour_logprobs_KBT=torch.from_numpy(behaviour_RT).view(*shape, tokens),
-        first_positions_B=(
-            None if teacher_first is None else torch.from_numpy(starts[: len(segments)])
-        ),
-        teacher_first_BV=None if teacher_first is None else torch.from_numpy(teacher_first),
+        lengths_SB=torch.from_numpy(lengths.astype(np.float32)).view(shape),
+        teacher_logprobs_SBT=_padded(rows, "teacher_logprobs_T", tokens).view(*shape, tokens),
+        reference_logprobs_SBT=_padded(rows, "reference_logprobs_T", tokens).view(*shape, tokens),
+        behaviour_logprobs_SBT=_padded(rows, "behaviour_logprobs_T", tokens).view(*shape, tokens),
+        scores_SB=torch.tensor(scores, dtype=torch.float32).view(shape),
+        student_drawn_SB=torch.tensor([s.student_drawn for s in rows]).view(shape),
+        first_positions_B=torch.from_numpy(starts[: len(segments)]) if teacher_first else None,
+        teacher_first_BV=torch.from_numpy(np.stack(teacher_first)) if teacher_first else None,
+        top_ids_MK=top_ids_MK,
+        top_logprobs_MK=top_logprobs_MK,
+        uniforms_2M=_uniforms(rows[: len(segments)], asked.actions),
         weight=weight,
     )
+
+
+def _padded(rows: Sequence[Segment], name: str, tokens: int) -> Tensor:
+    """Return (R, T) float32 of one of a response's per-token arrays, 0 where it is not known."""
+    values_RT = np.zeros((len(rows), tokens), np.float32)
+    for r, row in enumerate(rows):
+        values = None if row.known is None else getattr(row.known, name)
+        if values is not None:
+            values_RT[r, : len(values)] = values
+    return torch.from_numpy(values_RT)
+
+
+def _top(rows: Sequence[Segment], asked: Asked) -> tuple[Tensor | None, Tensor | None]:
+    """Return the teacher's likeliest tokens at every state of the first side; see MicroBatch."""
+    if "teacher_distribution" not in asked.needs:
+        return None, None
+    ids, logprobs = [], []
+    for row in rows:
+        assert row.known is not None and row.known.teacher_top_ids_TK is not None
+        assert row.known.teacher_top_logprobs_TK is not None
+        ids.append(row.known.teacher_top_ids_TK)
+        logprobs.append(row.known.teacher_top_logprobs_TK)
+    shape = (sum(map(len, ids)), max(values.shape[1] for values in ids))
+    ids_MK, logprobs_MK = np.full(shape, -1, np.int32), np.full(shape, -np.inf, np.float32)
+    stop = 0
+    for row_ids, row_logprobs in zip(ids, logprobs, strict=True):
+        start, stop = stop, stop + len(row_ids)
+        ids_MK[start:stop, : row_ids.shape[1]] = np.where(row_logprobs == -np.inf, -1, row_ids)
+        logprobs_MK[start:stop, : row_ids.shape[1]] = row_logprobs
+    return torch.from_numpy(ids_MK), torch.from_numpy(logprobs_MK)
+
+
+def _uniforms(rows: Sequence[Segment], actions: Actions | None) -> Tensor | None:
+    """Return (2, M) numbers that depend on the use of the prompt alone, not on rank or cut."""
+    if actions != "sampled":
+        return None
+    drawn = [_generator(row.uid).random((2, len(row.target_ids_T))) for row in rows]
+    return torch.from_numpy(np.concatenate(drawn, axis=1))
+
+
+def _generator(uid: Uid | None) -> np.random.Generator:
+    assert uid is not None, "a sampled action belongs to a use of a prompt"
+    return np.random.default_rng([_ACTIONS_STREAM, *(number % 2**32 for number in uid)])

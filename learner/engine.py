@@ -23,6 +23,7 @@ from configs.learner import LearnerConfig
 from learner.batch import MicroBatch
 from learner.checkpoint import SafeCheckpointEngine
 from learner.logprobs import ResponseScorer
+from learner.response_head import StudentScores
 
 _PERSISTENT_PARAMETERS = 10_000
 """ZeRO-3 keeps parameters with fewer elements on every rank: norms and biases."""
@@ -64,9 +65,9 @@ class DeepSpeedEngine:
         """Learning rate of the next optimizer step."""
         return self._engine.get_lr()[0]
 
-    def score(self, batch: MicroBatch) -> tuple[Tensor, Tensor | None]:
-        """Return (N,) log q of the response tokens and, where asked, (B, V) log q(. | x)."""
-        return self._engine(batch.input_ids_RL, batch.positions_N, batch.first_positions_B)
+    def score(self, batch: MicroBatch) -> StudentScores:
+        """Return log q of the response tokens and of whatever else the batch asks."""
+        return StudentScores(*self._engine(**batch.inputs))
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
         """Add the gradient of this rank's share of the loss; reduce over ranks at ``last``."""

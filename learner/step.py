@@ -14,12 +14,15 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from configs.objective import DpkdConfig, ObjectiveConfig
+from configs.objective import ObjectiveConfig
 from configs.wire import PreferenceTuple, Prompt
-from learner.batch import MicroBatch, micro_batches, roles_of
-from learner.objectives.dpkd import dpkd
-from learner.objectives.sequences import SequenceScores
+from learner.batch import MicroBatch
+from learner.cut import micro_batches
+from learner.losses import objective_loss
 from learner.objectives.sft import mean_nll
+from learner.response_head import StudentScores
+from learner.scored import Scored
+from learner.segments import Asked
 from learner.statistics import (
     BatchTotals,
     ShareSums,
@@ -41,8 +44,8 @@ class Engine(Protocol):
         """Optimizer steps made so far: the version of the weights."""
         ...
 
-    def score(self, batch: MicroBatch) -> tuple[Tensor, Tensor | None]:
-        """Return (N,) log q of the response tokens and, where asked, (B, V) log q(. | x)."""
+    def score(self, batch: MicroBatch) -> StudentScores:
+        """Return log q of the response tokens and of whatever else the batch asks."""
         ...
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
@@ -67,56 +70,34 @@ def forward_backward(
     whole batch before the first forward, so neither loss nor statistics depend on how the
     batch is cut into micro-batches of ``token_budget`` padded tokens, or dealt to ranks.
     """
-    roles = roles_of(objective)
-    totals = BatchTotals.of(tuples, roles)
+    asked = Asked.of(objective)
+    totals = BatchTotals.of(tuples, asked)
     batches = micro_batches(
-        tuples, roles, rank=engine.rank, ranks=engine.world_size, token_budget=token_budget
+        tuples, asked, rank=engine.rank, ranks=engine.world_size, token_budget=token_budget
     )
     sums = ShareSums()
     for number, batch in enumerate((b.to(engine.device) for b in batches), start=1):
-        logprobs_N, first_BV = engine.score(batch)
-        logprobs_KBT = batch.unflatten(logprobs_N)
-        loss, shares = evaluate(objective, batch, logprobs_KBT, pair_count=totals.pairs)
+        scored = Scored.of(batch, engine.score(batch), pair_count=totals.pairs)
+        loss, shares = evaluate(objective, scored)
         engine.backward(loss * batch.weight, last=number == len(batches))
 
-        shares |= {"loss": loss, "nonfinite": nonfinite_count(batch, logprobs_KBT, loss)}
-        if "student" in roles:
-            student_BT = logprobs_KBT[roles.index("student")]
-            shares |= policy_shares(batch, student_BT, first_BV, totals)
-            sums.add_maximum("logprob_drift", logprob_drift(batch, student_BT))
-        sums.add(shares, weight=batch.weight)
+        shares |= {"loss": loss, "nonfinite": nonfinite_count(scored, loss)}
+        sums.add(shares | policy_shares(scored, totals), weight=batch.weight)
+        if totals.student_drawn:
+            sums.add_maximum("logprob_drift", logprob_drift(scored))
     return totals.statistics(tuples, engine.step) | sums.over_ranks(engine.all_reduce)
 
 
-def evaluate(
-    objective: ObjectiveConfig, batch: MicroBatch, logprobs_KBT: Tensor, *, pair_count: int
-) -> tuple[Tensor, dict[str, Tensor]]:
+def evaluate(objective: ObjectiveConfig, scored: Scored) -> tuple[Tensor, dict[str, Tensor]]:
     """Return this micro-batch's share of the loss, and of the objective's own statistics.
 
-    ``logprobs_KBT`` is log q of every response token, with gradient, 0 at padding.
+    The objective's own function is found in ``learner/losses.py``; the language-model term
+    joins any of them.
     """
-    side = {
-        role: SequenceScores.of(logprobs_BT, teacher_BT, length_B)
-        for role, logprobs_BT, teacher_BT, length_B in zip(
-            batch.roles, logprobs_KBT, batch.teacher_logprobs_KBT, batch.lengths_KB, strict=True
-        )
-    }
-    if isinstance(objective, DpkdConfig):
-        loss, shares = dpkd(
-            side["teacher"],
-            side["student"],
-            beta=objective.beta,
-            length_normalised=objective.length_normalised,
-            pair_count=pair_count,
-        )
-        shares["loss_preference"] = loss
-    else:
-        gold = side["gold"]
-        loss = mean_nll(gold.student_B, gold.length_B, sequence_count=pair_count)
-        shares = {"loss_sft": loss}
-    if "document" in side:
-        document = side["document"]
-        loss_lm = mean_nll(document.student_B, document.length_B, sequence_count=pair_count)
+    loss, shares = objective_loss(objective, scored)
+    if "document" in scored.batch.asked.roles:
+        document = scored.side("document")
+        loss_lm = mean_nll(document.student_B, document.length_B, sequence_count=scored.pair_count)
         loss = loss + objective.lm_weight * loss_lm
         shares["loss_lm"] = loss_lm
     return loss, shares
@@ -129,12 +110,13 @@ def gold_nll(engine: Engine, prompts: Sequence[Prompt], *, token_budget: int) ->
     Every token weighs the same here, as in perplexity.
     """
     tuples = [PreferenceTuple(prompt=prompt) for prompt in prompts]
-    totals = BatchTotals.of(tuples, ("gold",))
+    asked = Asked(("gold",))
+    totals = BatchTotals.of(tuples, asked)
     sums = ShareSums()
     for batch in micro_batches(
-        tuples, ("gold",), rank=engine.rank, ranks=engine.world_size, token_budget=token_budget
+        tuples, asked, rank=engine.rank, ranks=engine.world_size, token_budget=token_budget
     ):
-        logprobs_N, _ = engine.score(batch.to(engine.device))
+        logprobs_N = engine.score(batch.to(engine.device)).logprobs_N
         share = -logprobs_N.double().sum() / totals.tokens["gold"]
         sums.add({"nll": share}, weight=batch.weight)
     return {"tokens": float(totals.tokens["gold"])} | sums.over_ranks(engine.all_reduce)

@@ -16,10 +16,11 @@ from configs.errors import DependencyError, NonFiniteError
 from configs.run import RunConfig
 from configs.wire import PreferenceTuple, Prompt, TensorSpec, WeightManifest
 from learner import rendezvous
-from learner.batch import Segment, collate
+from learner.batch import collate
 from learner.checkpoint import save_model
 from learner.engine import DeepSpeedEngine
 from learner.logprobs import ResponseScorer, disable_dropout, prove_scorer
+from learner.segments import Asked, Segment
 from learner.step import forward_backward, gold_nll
 from learner.weights import flatten_weights, make_manifest, open_cuda_sender
 
@@ -203,8 +204,8 @@ class LearnerWorker:
         length = min(_PROBE_LENGTH, getattr(config, "max_position_embeddings", _PROBE_LENGTH))
         generator = np.random.default_rng(0)
         ids = generator.integers(config.vocab_size, size=length, dtype=np.int32)
-        batch = collate([[Segment(ids[:1], ids[1:])]], ("gold",))
-        logprobs_N, _ = self.engine.score(batch.to(self.engine.device))
+        batch = collate([[Segment(ids[:1], ids[1:])]], Asked(("gold",)))
+        logprobs_N = self.engine.score(batch.to(self.engine.device)).logprobs_N
         return ids, logprobs_N.float().cpu().numpy()
 
     def _load_model(self) -> PreTrainedModel:

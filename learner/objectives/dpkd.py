@@ -5,6 +5,7 @@ which plays the reference policy. The loss asks that the teacher's response y_t 
 to the student's own y_s in the Bradley-Terry sense.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -18,6 +19,32 @@ def implicit_reward(scores: SequenceScores, *, beta: float, length_normalised: b
     """
     reward_B = beta * (scores.student_B - scores.teacher_B)
     return reward_B / scores.length_B if length_normalised else reward_B
+
+
+@torch.no_grad()
+def reward_statistics(
+    teacher_side: SequenceScores,
+    student_side: SequenceScores,
+    *,
+    beta: float,
+    length_normalised: bool,
+    pair_count: int,
+) -> dict[str, Tensor]:
+    """Return shares of means over ``pair_count`` pairs of the implicit rewards.
+
+    ``reward_teacher``, ``reward_student``, ``reward_margin``, ``preference_accuracy``. On fresh
+    pairs the expected margin is never positive and is zero only at q = p; a rising margin is not
+    "better" by itself.
+    """
+    teacher_B = implicit_reward(teacher_side, beta=beta, length_normalised=length_normalised)
+    student_B = implicit_reward(student_side, beta=beta, length_normalised=length_normalised)
+    margin_B = teacher_B - student_B
+    return {
+        "reward_teacher": teacher_B.sum() / pair_count,
+        "reward_student": student_B.sum() / pair_count,
+        "reward_margin": margin_B.sum() / pair_count,
+        "preference_accuracy": (margin_B > 0).sum() / pair_count,
+    }
 
 
 def dpkd(
@@ -38,21 +65,19 @@ def dpkd(
     beta sigma(r(y_s) - r(y_t)): large where the order is wrong. (The gradient printed in the
     paper, Eq 11, has the opposite sign inside sigma.)
 
-    Statistics, scalars without gradient: ``reward_teacher``, ``reward_student``,
-    ``reward_margin``, ``preference_accuracy``. On fresh pairs the expected margin is never
-    positive and is zero only at q = p; a rising margin is not "better" by itself.
+    Statistics, scalars without gradient: ``loss_preference`` and ``reward_statistics``.
     """
     teacher_side.check()
     student_side.check()
     assert pair_count >= 1
     teacher_B = implicit_reward(teacher_side, beta=beta, length_normalised=length_normalised)
     student_B = implicit_reward(student_side, beta=beta, length_normalised=length_normalised)
-    margin_B = teacher_B - student_B
-    loss = -F.logsigmoid(margin_B).sum() / pair_count
-    statistics = {
-        "reward_teacher": teacher_B.detach().sum() / pair_count,
-        "reward_student": student_B.detach().sum() / pair_count,
-        "reward_margin": margin_B.detach().sum() / pair_count,
-        "preference_accuracy": (margin_B.detach() > 0).sum() / pair_count,
-    }
-    return loss, statistics
+    loss = -F.logsigmoid(teacher_B - student_B).sum() / pair_count
+    statistics = reward_statistics(
+        teacher_side,
+        student_side,
+        beta=beta,
+        length_normalised=length_normalised,
+        pair_count=pair_count,
+    )
+    return loss, {"loss_preference": loss.detach()} | statistics

@@ -1,5 +1,6 @@
 """Small models and batches for the learner's tests."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,52 @@ def response(generator: np.random.Generator, length: int, *, drawn: bool) -> Res
         teacher_logprobs_T=logprobs,
         behaviour_logprobs_T=logprobs - np.float32(0.25) if drawn else None,
     )
+
+
+def judged_response(
+    generator: np.random.Generator, length: int, *, drawn: bool, top_k: int
+) -> Response:
+    """Return a response of which everything is known that any objective asks."""
+    logits_TV = generator.normal(size=(length, VOCABULARY)) * 2
+    logprobs_TV = (logits_TV - np.log(np.exp(logits_TV).sum(-1, keepdims=True))).astype(np.float32)
+    ids_T = generator.integers(2, VOCABULARY, length, dtype=np.int32)
+    top_ids_TK = np.argsort(-logprobs_TV, axis=-1)[:, :top_k].astype(np.int32)
+    near_T = generator.uniform(-7, -5, (2, length)).astype(np.float32)
+    return Response(
+        ids_T=ids_T,
+        finish_reason="stop",
+        teacher_logprobs_T=logprobs_TV[np.arange(length), ids_T],
+        reference_logprobs_T=near_T[0],
+        behaviour_logprobs_T=near_T[1] if drawn else None,
+        teacher_top_ids_TK=top_ids_TK,
+        teacher_top_logprobs_TK=np.take_along_axis(logprobs_TV, top_ids_TK, axis=-1),
+        score=float(generator.random()) if drawn else 1.0,
+    )
+
+
+def tuples_for(
+    objective: ObjectiveConfig, count: int, *, seed: int = 0, top_k: int = 6, corpus: bool = False
+) -> list[PreferenceTuple]:
+    """Return tuples that hold the sequences which ``objective`` learns from, fully judged."""
+    generator = np.random.default_rng(seed)
+    tuples = []
+    for item in preference_tuples(count, seed=seed, corpus=corpus):
+        of_pair = objective.sequences == "pair"
+        drawn = of_pair or bool(generator.random() < objective.student_share)
+        lengths = generator.integers(1, 12, 2)
+        y_t, y_s = (
+            judged_response(generator, int(length), drawn=number == 1, top_k=top_k)
+            for number, length in enumerate(lengths)
+        )
+        tuples.append(
+            replace(
+                item,
+                teacher_response=y_t if of_pair or not drawn else None,
+                student_response=y_s if drawn else None,
+                weight_version=0 if drawn else None,
+            )
+        )
+    return tuples
 
 
 def preference_tuples(count: int, *, seed: int = 0, corpus: bool = False) -> list[PreferenceTuple]:

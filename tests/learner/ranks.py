@@ -8,7 +8,7 @@ from typing import Any
 from configs.run import RunConfig
 from configs.wire import PreferenceTuple
 from learner.worker import LearnerWorker
-from tests.learner.learner_builders import preference_tuples
+from tests.learner.learner_builders import tuples_for
 
 
 def started_worker(config: RunConfig, model: str) -> LearnerWorker:
@@ -18,15 +18,15 @@ def started_worker(config: RunConfig, model: str) -> LearnerWorker:
     return worker
 
 
-def batches(count: int) -> list[list[PreferenceTuple]]:
-    """Return batches of 7 pairs: an odd one for two ranks."""
-    return [preference_tuples(7, seed=seed, corpus=True) for seed in range(count)]
+def batches(config: RunConfig, count: int) -> list[list[PreferenceTuple]]:
+    """Return batches of 7 tuples: an odd one for two ranks."""
+    return [tuples_for(config.objective, 7, seed=seed, corpus=True) for seed in range(count)]
 
 
-def learn(worker: LearnerWorker, steps: int) -> list[float]:
+def learn(worker: LearnerWorker, config: RunConfig, steps: int) -> list[float]:
     """Make some steps; return the loss and the gradient norm of each, one after the other."""
     values = []
-    for batch in batches(steps):
+    for batch in batches(config, steps):
         values.append(worker.forward_backward(batch)["loss"])
         values.append(worker.optim_step()["grad_norm"])
     return values
@@ -65,8 +65,8 @@ def _rank(  # noqa: PLR0917 - the arguments of a process are positional
         else:
             address, port = addresses.get(timeout=60)
         worker.start(address, port)
-        values = learn(worker, 3)
-        prompts = [item.prompt for item in batches(1)[0][:3]]
+        values = learn(worker, config, 3)
+        prompts = [item.prompt for item in batches(config, 1)[0][:3]]
         values.append(worker.nll(prompts)["nll"])
         published = worker.publish_weights()
         assert (published is None) == (rank == 1)

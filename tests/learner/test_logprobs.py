@@ -1,5 +1,6 @@
 """Response log-probabilities: equal to the naive form, and never a whole sequence's logits."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,15 +8,25 @@ import torch
 from torch import Tensor, nn
 
 from configs.errors import ConfigError
-from learner import logprobs
-from learner.batch import MicroBatch, micro_batches
+from configs.objective import DpkdConfig
+from configs.objectives.divergence import KdConfig
+from learner import response_head
+from learner.batch import MicroBatch
+from learner.cut import micro_batches
 from learner.logprobs import ResponseScorer, disable_dropout, prove_scorer
-from tests.learner.learner_builders import FAMILIES, preference_tuples, small_model
+from learner.response_head import StudentScores
+from learner.segments import Asked
+from tests.learner.learner_builders import (
+    FAMILIES,
+    preference_tuples,
+    small_model,
+    tuples_for,
+)
 
 
 def batch_of(pairs: int = 5) -> MicroBatch:
     (batch,) = micro_batches(
-        preference_tuples(pairs), ("teacher", "student"), rank=0, ranks=1, token_budget=10**6
+        preference_tuples(pairs), Asked(("teacher", "student")), rank=0, ranks=1, token_budget=10**6
     )
     return batch
 
@@ -27,21 +38,23 @@ def naive_logprobs(model: nn.Module, batch: MicroBatch) -> tuple[Tensor, Tensor]
     return logits[batch.positions_N, targets_N], logits[batch.first_positions_B]
 
 
+def scores_of(scorer: ResponseScorer, batch: MicroBatch) -> StudentScores:
+    return StudentScores(*scorer(**batch.inputs))
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_chunked_logprobs_equal_the_naive_ones_in_value_and_gradient(family: str) -> None:
     model, batch = small_model(family), batch_of()
-    actual_N, actual_BV = ResponseScorer(model, chunk_tokens=16)(
-        batch.input_ids_RL, batch.positions_N, batch.first_positions_B
-    )
-    weight_N = torch.linspace(-1, 1, len(actual_N))
-    (actual_N * weight_N).mean().backward()
+    scores = scores_of(ResponseScorer(model, chunk_tokens=16), batch)
+    weight_N = torch.linspace(-1, 1, len(scores.logprobs_N))
+    (scores.logprobs_N * weight_N).mean().backward()
     actual = {name: parameter.grad for name, parameter in model.named_parameters()}
     model.zero_grad()
     expected_N, expected_BV = naive_logprobs(model, batch)
     (expected_N * weight_N).mean().backward()
 
-    torch.testing.assert_close(actual_N, expected_N, atol=1e-5, rtol=0)
-    torch.testing.assert_close(actual_BV, expected_BV.detach(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(scores.logprobs_N, expected_N, atol=1e-5, rtol=0)
+    torch.testing.assert_close(scores.first_BV, expected_BV.detach(), atol=1e-5, rtol=0)
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(actual[name], parameter.grad, atol=1e-5, rtol=0, msg=name)
 
@@ -50,30 +63,31 @@ def test_the_head_s_gradient_is_exact_in_double_precision() -> None:
     hidden = torch.randn(7, 4, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
     bias = torch.randn(5, dtype=torch.float64, requires_grad=True)
-    targets = torch.tensor([0, 4, 1, 1, 3, 2, 0])
-    function: Any = logprobs._ChunkedTokenLogprobs.apply
-    assert torch.autograd.gradcheck(lambda *p: function(*p, targets, 3), (hidden, weight, bias))
+    targets_NJ = torch.tensor([0, 4, 1, 1, 3, 2, 0])[:, None]
+    function: Any = response_head._ChunkedLogprobs.apply
+    assert torch.autograd.gradcheck(
+        lambda *p: function(*p, targets_NJ, None, 3), (hidden, weight, bias)
+    )
 
 
 def test_no_more_than_a_chunk_of_logits_exists(monkeypatch: pytest.MonkeyPatch) -> None:
     rows: list[int] = []
-    logits_of = logprobs._logits
+    logits_of = response_head._logits
 
     def recorded(hidden: Tensor, *head: Any) -> Tensor:
         rows.append(len(hidden))
         return logits_of(hidden, *head)
 
-    monkeypatch.setattr(logprobs, "_logits", recorded)
+    monkeypatch.setattr(response_head, "_logits", recorded)
     batch, model = batch_of(), small_model()
+    batch = replace(batch, first_positions_B=None)
     response_tokens, vocabulary = len(batch.positions_N), model.config.vocab_size
     model.lm_head.register_forward_hook(lambda *_: pytest.fail("the whole head was called"))
     kept: list[torch.Size] = []
     with torch.autograd.graph.saved_tensors_hooks(
         lambda tensor: (kept.append(tensor.shape), tensor)[1], lambda tensor: tensor
     ):
-        scorer = ResponseScorer(model, chunk_tokens=16)
-        logprobs_N, _ = scorer(batch.input_ids_RL, batch.positions_N)
-        logprobs_N.sum().backward()
+        scores_of(ResponseScorer(model, chunk_tokens=16), batch).logprobs_N.sum().backward()
 
     assert max(rows) == 16
     assert sum(rows) == 2 * response_tokens  # once forward, once backward: no prompt, no padding
@@ -87,17 +101,15 @@ def test_padding_changes_nothing() -> None:
     wider_RL = torch.full((rows, width + 9), 7)
     wider_RL[:, :width] = batch.input_ids_RL
     positions_N = batch.positions_N // width * (width + 9) + batch.positions_N % width
-    expected_N, _ = scorer(batch.input_ids_RL, batch.positions_N)
-    actual_N, _ = scorer(wider_RL, positions_N)
+    expected_N = scorer(batch.input_ids_RL, batch.positions_N)[0]
+    actual_N = scorer(wider_RL, positions_N)[0]
     torch.testing.assert_close(actual_N, expected_N, atol=1e-5, rtol=0)
 
 
 def test_a_bfloat16_model_answers_in_float32() -> None:
     batch = batch_of()
     model = small_model().bfloat16()
-    logprobs_N, first_BV = ResponseScorer(model, chunk_tokens=16)(
-        batch.input_ids_RL, batch.positions_N, batch.first_positions_B
-    )
+    logprobs_N, first_BV = ResponseScorer(model, chunk_tokens=16)(**batch.inputs)
     assert logprobs_N.dtype == first_BV.dtype == torch.float32
     torch.testing.assert_close(first_BV.exp().sum(-1), torch.ones(len(first_BV)))
     logprobs_N.sum().backward()
@@ -130,3 +142,115 @@ def test_dropout_is_off_even_in_training_mode(family: str) -> None:
     assert not torch.allclose(model(input_ids=ids_RL).logits, expected)
     disable_dropout(model)
     torch.testing.assert_close(model(input_ids=ids_RL).logits, expected)
+
+
+def head_arguments(vocabulary: int) -> tuple[Tensor, ...]:
+    generator = torch.manual_seed(0)
+    shapes = (7, 4), (vocabulary, 4), (vocabulary,)
+    return tuple(
+        torch.randn(shape, dtype=torch.float64, generator=generator).requires_grad_()
+        for shape in shapes
+    )
+
+
+LISTED_NJ = torch.tensor([[False, True, True, True, False]]).expand(7, 5)
+"""A response token, three of the teacher's, an action."""
+
+
+def test_the_gradient_of_several_targets_and_a_tail_is_exact_in_double_precision() -> None:
+    targets_NJ = torch.randint(0, 9, (7, 5), generator=torch.manual_seed(1))
+    function: Any = response_head._ChunkedLogprobs.apply
+    assert torch.autograd.gradcheck(
+        lambda *p: function(*p, targets_NJ, LISTED_NJ, 3), head_arguments(9)
+    )
+
+
+def test_several_targets_and_the_tail_are_those_of_a_full_softmax() -> None:
+    hidden, weight, bias = head_arguments(9)
+    targets_NJ = torch.stack([torch.randperm(9)[:5] for _ in range(7)])
+    function: Any = response_head._ChunkedLogprobs.apply
+    actual_NJ = function(hidden, weight, bias, targets_NJ, LISTED_NJ, 3)
+    full_NV = (hidden @ weight.T + bias).softmax(-1)
+    expected_NJ = full_NV.gather(1, targets_NJ)
+    torch.testing.assert_close(actual_NJ[:, :-1].exp(), expected_NJ)
+    torch.testing.assert_close(actual_NJ[:, -1].exp(), 1 - expected_NJ[:, 1:4].sum(-1))
+
+
+def test_the_tail_of_a_whole_vocabulary_is_empty_and_has_no_gradient() -> None:
+    hidden, weight, bias = head_arguments(3)
+    targets_NJ = torch.tensor([[0, 1, 2, 0, 2]]).expand(7, 5)
+    function: Any = response_head._ChunkedLogprobs.apply
+    logprobs_NJ = function(hidden, weight, bias, targets_NJ, LISTED_NJ, 3)
+    assert logprobs_NJ[:, -1].isneginf().all()
+    logprobs_NJ[:, :-1].sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in (hidden, weight, bias))
+
+
+def head_of(vocabulary: int) -> tuple[Tensor, response_head.ResponseHead, Tensor]:
+    """Return hidden states, a head over them, and its probabilities."""
+    torch.manual_seed(2)
+    linear, hidden_MD = nn.Linear(4, vocabulary), torch.randn(7, 4)
+    return hidden_MD, response_head.ResponseHead(linear, 3), linear(hidden_MD).softmax(-1)
+
+
+def test_tokens_that_the_student_lacks_are_no_part_of_its_distribution() -> None:
+    hidden_MD, head, full_MV = head_of(9)
+    top_ids_MK = torch.tensor([[2, 9, 5, -1, 40]], dtype=torch.int32).expand(7, 5)
+    scores = StudentScores(*head(hidden_MD, torch.zeros(7).long(), top_ids_MK=top_ids_MK))
+    assert scores.top_MK is not None and scores.tail_M is not None
+    assert scores.top_MK.isneginf().tolist() == [[False, True, False, True, True]] * 7
+    torch.testing.assert_close(scores.top_MK[:, [0, 2]].exp(), full_MV[:, [2, 5]])
+    torch.testing.assert_close(scores.tail_M.exp(), 1 - full_MV[:, [2, 5]].sum(-1))
+    assert scores.tail_count_M is not None and scores.tail_count_M.tolist() == [7.0] * 7
+    assert scores.action_ids_M is None and scores.action_logprobs_M is None
+
+
+@pytest.mark.parametrize("actions", ["argmax", "sampled"])
+def test_the_student_s_actions_are_chosen_from_its_whole_distribution(actions: str) -> None:
+    hidden_MD, head, full_MV = head_of(9)
+    uniform_M = torch.linspace(0, 0.99, 7, dtype=torch.float64) if actions == "sampled" else None
+    top_ids_MK = torch.zeros(7, 1, dtype=torch.int32)
+    scores = StudentScores(
+        *head(
+            hidden_MD,
+            torch.zeros(7).long(),
+            top_ids_MK=top_ids_MK,
+            actions=actions,
+            uniform_M=uniform_M,
+        )
+    )
+    expected_M = full_MV.argmax(-1)
+    if uniform_M is not None:
+        expected_M = (full_MV.double().cumsum(-1) <= uniform_M[:, None]).sum(-1)
+        assert expected_M.unique().numel() > 2
+    assert scores.action_ids_M is not None and scores.action_logprobs_M is not None
+    assert scores.action_ids_M.tolist() == expected_M.tolist()
+    expected_M = full_MV.gather(1, expected_M[:, None])[:, 0]
+    torch.testing.assert_close(scores.action_logprobs_M.exp(), expected_M)
+
+
+def test_documents_after_the_visited_states_are_scored_as_ever() -> None:
+    objective = KdConfig(lm_weight=1.0)
+    tuples = tuples_for(objective, 4, corpus=True)
+    (batch,) = micro_batches(tuples, Asked.of(objective), rank=0, ranks=1, token_budget=10**6)
+    scorer = ResponseScorer(small_model(), chunk_tokens=16)
+    alone = replace(batch, top_ids_MK=None)
+    assert batch.top_ids_MK is not None and len(batch.top_ids_MK) < len(batch.positions_N)
+    actual_N, expected_N = (scores_of(scorer, b).logprobs_N for b in (batch, alone))
+    torch.testing.assert_close(actual_N, expected_N)
+
+
+def test_a_wide_question_too_keeps_no_more_than_a_chunk_of_logits() -> None:
+    objective = DpkdConfig(level="token", actions="sampled")
+    tuples = tuples_for(objective, 6)
+    (batch,) = micro_batches(tuples, Asked.of(objective), rank=0, ranks=1, token_budget=10**6)
+    model = small_model()
+    kept: list[torch.Size] = []
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda tensor: (kept.append(tensor.shape), tensor)[1], lambda tensor: tensor
+    ):
+        scores = scores_of(ResponseScorer(model, chunk_tokens=16), batch)
+        assert scores.top_MK is not None
+        scores.top_MK.sum().backward()
+    vocabulary = model.config.vocab_size
+    assert kept and not [shape for shape in kept if shape and shape[-1] == vocabulary]

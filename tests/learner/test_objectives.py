@@ -48,6 +48,7 @@ def test_eq_9_divides_each_side_by_its_own_length() -> None:
     assert grad_t == pytest.approx([-0.09138232233])
     assert grad_s == pytest.approx([0.18276464466])
     assert {name: value.item() for name, value in statistics.items()} == {
+        "loss_preference": loss,
         "reward_teacher": -0.5,
         "reward_student": 0.5,
         "reward_margin": -1.0,

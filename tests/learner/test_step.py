@@ -1,48 +1,28 @@
 """One learning step on plain torch: the loss by hand, whatever the cut."""
 
+from typing import get_args
+
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
+from configs.metrics import CATALOGUE, series_of
 from configs.objective import DpkdConfig, ObjectiveConfig, SftConfig
+from configs.objectives.divergence import AklConfig, GkdConfig, KdConfig, ReverseKlConfig
+from configs.objectives.policy_gradient import MiniLlmConfig, OpdConfig
+from configs.objectives.preference import (
+    CpoConfig,
+    DadpoConfig,
+    DdpoConfig,
+    IpoConfig,
+    PladConfig,
+    SimpoConfig,
+)
+from configs.objectives.supervised import SeqKdConfig
 from configs.wire import PreferenceTuple, Response
-from learner.batch import MicroBatch
-from learner.logprobs import ResponseScorer
 from learner.step import forward_backward, gold_nll
-from tests.learner.learner_builders import preference_tuples, small_model
-
-
-class TorchEngine:
-    """The engine of a step without DeepSpeed: one rank of ``world_size``, nothing reduced."""
-
-    def __init__(self, *, rank: int = 0, world_size: int = 1, step: int = 0) -> None:
-        self.rank, self.world_size, self.step = rank, world_size, step
-        self.device = torch.device("cpu")
-        self.model = small_model()
-        self.scorer = ResponseScorer(self.model, chunk_tokens=16)
-        self.last: list[bool] = []
-
-    def score(self, batch: MicroBatch) -> tuple[Tensor, Tensor | None]:
-        return self.scorer(batch.input_ids_RL, batch.positions_N, batch.first_positions_B)
-
-    def backward(self, loss: Tensor, *, last: bool) -> None:
-        self.last.append(last)
-        loss.backward()
-
-    def all_reduce(self, values: Tensor, *, maximum: bool = False) -> Tensor:
-        return values
-
-    def gradients(self) -> list[Tensor]:
-        return [p.grad for p in self.model.parameters() if p.grad is not None]
-
-
-def naive_logprobs(engine: TorchEngine, item: PreferenceTuple, response: Response) -> Tensor:
-    """Return (T,) log q of one response from the logits of its own, unpadded sequence."""
-    prompt = torch.from_numpy(item.prompt.prompt_ids_P).long()
-    ids = torch.cat([prompt, torch.from_numpy(response.ids_T).long()])
-    logits = engine.model(input_ids=ids[None]).logits[0].log_softmax(-1)
-    return logits[:-1].gather(1, ids[1:, None])[len(prompt) - 1 :, 0]
+from tests.learner.learner_builders import preference_tuples, tuples_for
+from tests.learner.torch_engine import TorchEngine, naive_logprobs
 
 
 def naive_step(engine: TorchEngine, tuples: list[PreferenceTuple]) -> dict[str, float]:
@@ -81,27 +61,73 @@ def test_a_step_is_eq_9_written_out_pair_by_pair() -> None:
         torch.testing.assert_close(actual, wanted, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("objective", [DpkdConfig(lm_weight=0.5), SftConfig(lm_weight=0.5)])
+OBJECTIVES: list[ObjectiveConfig] = [
+    DpkdConfig(lm_weight=0.5),
+    DpkdConfig(level="token"),
+    DpkdConfig(level="token", actions="sampled", states="student", lm_weight=0.5),
+    IpoConfig(),
+    CpoConfig(),
+    SimpoConfig(),
+    PladConfig(),
+    PladConfig(form="margin", length_normalised=True),
+    DadpoConfig(lm_weight=0.5),
+    DdpoConfig(),
+    SftConfig(lm_weight=0.5),
+    SeqKdConfig(),
+    KdConfig(lm_weight=0.5),
+    ReverseKlConfig(),
+    GkdConfig(lm_weight=0.5),
+    AklConfig(states="student"),
+    MiniLlmConfig(teacher_share=0.4, lm_weight=0.5),
+    MiniLlmConfig(teacher_share=0.4, single_step=False),
+    OpdConfig(clip=0.2),
+]
+
+
+def named(objective: ObjectiveConfig) -> str:
+    """Return the type and what was set, for the names of test cases."""
+    said = [str(getattr(objective, name)) for name in sorted(objective.model_fields_set)]
+    return "-".join([objective.type, *said])
+
+
+def test_every_objective_of_the_configuration_is_learned_here() -> None:
+    (union, _) = get_args(ObjectiveConfig)
+    assert {type(objective) for objective in OBJECTIVES} == set(get_args(union))
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=named)
 def test_loss_and_gradient_do_not_depend_on_the_cut(objective: ObjectiveConfig) -> None:
-    tuples = preference_tuples(7, corpus=True)
+    tuples = tuples_for(objective, 7, corpus=True)
     whole, pieces = TorchEngine(), TorchEngine()
     expected = forward_backward(whole, tuples, objective, token_budget=10**6)
     statistics = forward_backward(pieces, tuples, objective, token_budget=1)
     assert pieces.last == [False] * 6 + [True] and whole.last == [True]
-    assert statistics == pytest.approx(expected, rel=1e-4)
+    assert statistics == pytest.approx(expected, rel=1e-4, abs=1e-6)
+    assert expected["loss"] != 0 and expected["nonfinite"] == 0
+    assert max(gradient.abs().max().item() for gradient in whole.gradients()) > 1e-3
     for actual, wanted in zip(pieces.gradients(), whole.gradients(), strict=True):
         torch.testing.assert_close(actual, wanted, atol=1e-5, rtol=1e-4)
+    for statistic in statistics:
+        assert series_of(statistic)[0] in CATALOGUE, statistic
 
 
-def test_the_shares_of_two_ranks_add_up() -> None:
-    tuples, objective = preference_tuples(5), DpkdConfig()
+WHOLE = {"pairs", "tokens", "logprob_drift", "policy_lag_mean", "policy_lag_max"}
+WHOLE |= {"response_length_teacher", "response_length_student"}
+"""Statistics that every rank knows, or maxima."""
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=named)
+def test_the_shares_of_two_ranks_add_up(objective: ObjectiveConfig) -> None:
+    tuples = tuples_for(objective, 5)
     whole = forward_backward(TorchEngine(), tuples, objective, token_budget=60)
     shares = [
         forward_backward(TorchEngine(rank=r, world_size=2), tuples, objective, token_budget=60)
         for r in (0, 1)
     ]
-    for name in ("loss", "reward_margin", "reverse_kl_k1", "preference_accuracy"):
-        assert shares[0][name] + shares[1][name] == pytest.approx(whole[name], rel=1e-4), name
+    assert list(shares[0]) == list(shares[1]) == list(whole)  # ranks reduce in this order
+    for name in set(whole) - WHOLE:
+        total = shares[0][name] + shares[1][name]
+        assert total == pytest.approx(whole[name], rel=1e-4, abs=1e-6), name
 
 
 def test_the_total_loss_adds_the_weighted_language_model_loss() -> None:

@@ -1,6 +1,7 @@
 """The learner on a real DeepSpeed engine: one rank here, two ranks in processes of their own."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,22 +10,27 @@ from transformers import AutoModelForCausalLM
 
 from configs.errors import ConfigError, DependencyError, NonFiniteError
 from configs.learner import LearnerConfig
+from configs.objective import DpkdConfig, ObjectiveConfig
+from configs.objectives.divergence import KdConfig
 from configs.run import RunConfig
-from learner.batch import Segment, collate
+from learner.batch import collate
 from learner.engine import learning_rate_factor
 from learner.logprobs import ResponseScorer
+from learner.segments import Asked, Segment
+from learner.step import forward_backward
 from learner.worker import LearnerWorker
 from tests.learner.learner_builders import preference_tuples, run_config, saved_model
 from tests.learner.ranks import batches, learn, started_worker, two_ranks
+from tests.learner.torch_engine import TorchEngine
 
 pytestmark = pytest.mark.engine
 
 
-def config(**learner: object) -> RunConfig:
+def config(objective: ObjectiveConfig | None = None, **learner: Any) -> RunConfig:
     """Return a run with several micro-batches a step and several chunks a micro-batch."""
     defaults = {"batch_size": 8, "threads": 1, "warmup_steps": 1, "steps": 6}
     small = {"micro_batch_tokens": 512, "logprob_chunk_tokens": 32}
-    return run_config(LearnerConfig.model_validate(defaults | small | learner))
+    return run_config(LearnerConfig.model_validate(defaults | small | learner), objective)
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +42,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 def reference(model: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[float], Path]:
     """What one rank without sharding sees in three steps, and the model it ends with."""
     worker = started_worker(config(), model)
-    values = learn(worker, 3)
-    values.append(worker.nll([item.prompt for item in batches(1)[0][:3]])["nll"])
+    values = learn(worker, config(), 3)
+    values.append(worker.nll([item.prompt for item in batches(config(), 1)[0][:3]])["nll"])
     folder = tmp_path_factory.mktemp("reference") / "model"
     worker.save_model(str(folder))
     worker.close()
@@ -65,10 +71,10 @@ def difference(left: Path, right: Path) -> float:
     ],
 )
 def test_sharding_does_not_change_learning(
-    learner: dict[str, object], model: str, reference: tuple[list[float], Path], tmp_path: Path
+    learner: dict[str, Any], model: str, reference: tuple[list[float], Path], tmp_path: Path
 ) -> None:
     worker = started_worker(config(**learner), model)
-    values = learn(worker, 3)
+    values = learn(worker, config(), 3)
     worker.save_model(str(tmp_path / "model"))
     worker.close()
     assert values == pytest.approx(reference[0][:-1], abs=1e-5, rel=1e-5)
@@ -84,9 +90,28 @@ def test_two_ranks_learn_what_one_does(
         assert difference(tmp_path / str(number), reference[1]) < 1e-4
 
 
+def test_objectives_by_token_learn_under_sharding_what_plain_torch_does(
+    model: str, tmp_path: Path
+) -> None:
+    """Whose head answers with several values a token, some of them without a gradient."""
+    by_token = DpkdConfig(level="token", actions="sampled", states="student")
+    sharded = {"ranks": 2, "zero_stage": 3}
+    runs = [
+        config(KdConfig(lm_weight=0.5), **sharded),
+        config(by_token, dtype="bfloat16", **sharded),
+    ]
+    for run, values in zip(runs, two_ranks(runs, model, str(tmp_path)), strict=True):
+        engine = TorchEngine()
+        tuples = batches(run, 1)[0]
+        loss = forward_backward(engine, tuples, run.objective, token_budget=512)["loss"]
+        norm = torch.stack([gradient.norm() for gradient in engine.gradients()]).norm().item()
+        tolerance = 1e-4 if run.learner.dtype == "float32" else 0.02
+        assert values[:2] == pytest.approx([loss, norm], rel=tolerance), run.objective.type
+
+
 def test_bfloat16_learns_nearly_the_same(model: str, reference: tuple[list[float], Path]) -> None:
     worker = started_worker(config(dtype="bfloat16"), model)
-    values = learn(worker, 3)
+    values = learn(worker, config(), 3)
     published = worker.publish_weights()
     worker.close()
     assert values == pytest.approx(reference[0][:-1], rel=0.01)
@@ -100,7 +125,7 @@ def test_published_weights_hold_the_tied_head_and_reproduce_the_probe(
     family: str, tmp_path: Path
 ) -> None:
     worker = started_worker(config(zero_stage=3), saved_model(tmp_path / family, family))
-    learn(worker, 1)
+    learn(worker, config(), 1)
     published = worker.publish_weights()
     worker.close()
     assert published is not None
@@ -117,8 +142,8 @@ def test_published_weights_hold_the_tied_head_and_reproduce_the_probe(
     student = AutoModelForCausalLM.from_pretrained(tmp_path / family).eval()
     student.load_state_dict(received)
     probe = manifest.probe_ids
-    batch = collate([[Segment(probe[:1], probe[1:])]], ("gold",))
-    logprobs_N, _ = ResponseScorer(student, chunk_tokens=16)(batch.input_ids_RL, batch.positions_N)
+    batch = collate([[Segment(probe[:1], probe[1:])]], Asked(("gold",)))
+    logprobs_N = ResponseScorer(student, chunk_tokens=16)(**batch.inputs)[0]
     torch.testing.assert_close(
         logprobs_N.detach(), torch.from_numpy(manifest.probe_logprobs), atol=1e-5, rtol=0
     )
@@ -129,14 +154,14 @@ def test_a_restored_engine_goes_on_as_if_never_stopped(
     stage: int, model: str, tmp_path: Path
 ) -> None:
     worker = started_worker(config(zero_stage=stage), model)
-    learn(worker, 2)
+    learn(worker, config(), 2)
     worker.save(str(tmp_path))
-    expected = learn(worker, 2)
+    expected = learn(worker, config(), 2)
     worker.close()
     worker = started_worker(config(zero_stage=stage), model)
     worker.load(str(tmp_path))
     assert worker.step == 2
-    assert learn(worker, 2) == expected
+    assert learn(worker, config(), 2) == expected
     worker.close()
 
 
