@@ -1,8 +1,9 @@
-"""log p(y | x) of given responses: batched torch forwards, or vLLM's ``prompt_logprobs``.
+"""log p(y | x) of given responses, and p's likeliest tokens at each of their states.
 
 The torch scorer is the default: it was measured at 2.7 times the speed of vLLM's request by
 request ``prompt_logprobs`` on the same model and cores, and it hands over log p(. | x) of the
-first token at the price of one more row of the output head.
+first token at the price of one more row of the output head. ``engine_scoring`` asks a vLLM
+engine, or a server.
 
 A response is short beside its prompt and a vocabulary is wide, so the logits of whole
 sequences are never made: the transformer body runs on the padded batch, and the output head
@@ -18,11 +19,13 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from actors.limits import Limits, Owner
 from configs.errors import ConfigError, DependencyError
 from configs.models import DType
 
 LOGITS_AT_ONCE = 1 << 24
 """Logits that exist at one time, in values: 64 MiB in float32."""
+_OTHERWISE = {"teacher": "set teacher.scorer=vllm", "student": "take a student of another family"}
 
 
 class Score(NamedTuple):
@@ -30,21 +33,29 @@ class Score(NamedTuple):
 
     logprobs_T: np.ndarray
     """(T,) float32, log p(y_i | x, y_<i)."""
-    first_token_logprobs_V: np.ndarray | None
+    first_token_logprobs_V: np.ndarray | None = None
     """(V,) float32, log p(. | x); None: not asked."""
+    top_ids_TK: np.ndarray | None = None
+    """(T, K) int32, the likeliest tokens at each state, likeliest first; None: not asked."""
+    top_logprobs_TK: np.ndarray | None = None
+    """(T, K) float32, their log-probabilities."""
 
 
 class Scorer(Protocol):
-    """The one verb that both engines of log p(y | x) have."""
+    """The one verb that every engine of log p(y | x) has."""
 
     def score(
         self,
         prompts: Sequence[np.ndarray],
         responses: Sequence[np.ndarray],
         *,
-        first_token: bool,
+        first_token: bool = False,
+        top_k: int | None = None,
     ) -> list[Score]:
-        """Score (P,) and (T,) int32 ids, pairwise; the answers are in the order given."""
+        """Score (P,) and (T,) int32 ids, pairwise; the answers are in the order given.
+
+        ``top_k`` asks for the K likeliest tokens at each state.
+        """
         ...
 
 
@@ -59,15 +70,18 @@ class TorchScorer:
         trust_remote_code: bool = False,
         revision: str | None = None,
         batch_tokens: int = 8192,
+        owner: Owner = "teacher",
     ) -> None:
         """Load ``model`` (a folder or hub name) for inference, on a GPU where there is one.
 
         ``batch_tokens`` bounds the padded tokens of one forward; a longer single sequence
-        goes alone. Raises DependencyError when the model cannot be loaded whole, and
-        ConfigError when its logits are more than an output head on hidden states.
+        goes alone. ``owner`` is the section of the recipe that errors point to. Raises
+        DependencyError when the model cannot be loaded whole, and ConfigError when its logits
+        are more than an output head on hidden states.
         """
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._model = _load(model, dtype, trust_remote_code, revision)
+        self._owner = owner
+        self._model = _load(model, dtype, trust_remote_code, revision, owner)
         self._body = cast(nn.Module, self._model.base_model)
         self._head = cast(nn.Linear, self._model.get_output_embeddings())
         cast(nn.Module, self._model).to(self._device).eval()
@@ -79,24 +93,27 @@ class TorchScorer:
         prompts: Sequence[np.ndarray],
         responses: Sequence[np.ndarray],
         *,
-        first_token: bool,
+        first_token: bool = False,
+        top_k: int | None = None,
     ) -> list[Score]:
         """Return one Score a pair, in the order given; see ``Scorer.score``.
 
-        A batch's make-up can move a value in its last bits (about 1e-6 nats), as it does in
-        any batched forward; the same call always gives the same bits.
+        One forward gives everything. K is at most the vocabulary. A batch's make-up can move a
+        value in its last bits (about 1e-6 nats), as it does in any batched forward; the same
+        call always gives the same bits.
         """
         pairs = list(zip(prompts, responses, strict=True))
         scores: dict[int, Score] = {}
         lengths = [len(prompt) + len(response) - 1 for prompt, response in pairs]
         for batch in token_batches(lengths, self._batch_tokens):
-            batch_scores = self._score_batch([pairs[index] for index in batch], first_token)
+            chosen = [pairs[index] for index in batch]
+            batch_scores = self._score_batch(chosen, first_token, top_k)
             scores.update(zip(batch, batch_scores, strict=True))
         return [scores[index] for index in range(len(pairs))]
 
     @torch.inference_mode()
     def _score_batch(
-        self, pairs: list[tuple[np.ndarray, np.ndarray]], first_token: bool
+        self, pairs: list[tuple[np.ndarray, np.ndarray]], first_token: bool, top_k: int | None
     ) -> list[Score]:
         hidden_BLH = self._hidden_states(pairs)
         # The hidden state at position i predicts token i + 1, so the response's T tokens are
@@ -106,24 +123,34 @@ class TorchScorer:
         hidden_NH = hidden_BLH[self._tensor(row_N), self._tensor(column_N)]
         del hidden_BLH
         targets_N = self._tensor(np.concatenate([y for _, y in pairs]))
-        logprobs_N = torch.cat(
-            [
-                logprobs_CV.gather(1, targets_N[start : start + len(logprobs_CV), None])[:, 0]
-                for start, logprobs_CV in self._head_logprobs(hidden_NH)
-            ]
-        )
         ends = np.cumsum([len(y) for _, y in pairs])
-        by_response = np.split(logprobs_N.cpu().numpy(), ends[:-1])
+        starts = ends - [len(y) for _, y in pairs]
         firsts = (
-            self._first_token_logprobs(
-                hidden_NH[self._tensor(ends) - self._tensor(_lengths(pairs))]
-            )
+            self._first_token_logprobs(hidden_NH[self._tensor(starts)])
             if first_token
             else [None] * len(pairs)
         )
+        known = self._read(hidden_NH, targets_N, top_k)
+        # One copy a response: a view would keep the batch alive for as long as one tuple lives.
+        parts = [[array[s:e].copy() for array in known] for s, e in zip(starts, ends, strict=True)]
         return [
-            Score(values.copy(), first) for values, first in zip(by_response, firsts, strict=True)
+            Score(logprobs_T, first_V, *top)
+            for (logprobs_T, *top), first_V in zip(parts, firsts, strict=True)
         ]
+
+    def _read(
+        self, hidden_NH: torch.Tensor, targets_N: torch.Tensor, top_k: int | None
+    ) -> list[np.ndarray]:
+        """Return log p of the targets, (N,), and with ``top_k`` ids and their log p, (N, K)."""
+        chunks: list[list[np.ndarray]] = []
+        for start, logprobs_CV in self._head_logprobs(hidden_NH):
+            targets_C1 = targets_N[start : start + len(logprobs_CV), None]
+            found = [logprobs_CV.gather(1, targets_C1)[:, 0]]
+            if top_k is not None:
+                top_CK, ids_CK = logprobs_CV.topk(min(top_k, logprobs_CV.shape[1]), dim=1)
+                found += [ids_CK.int(), top_CK]
+            chunks.append([values.cpu().numpy() for values in found])
+        return [np.concatenate(columns) for columns in zip(*chunks, strict=True)]
 
     def _hidden_states(self, pairs: list[tuple[np.ndarray, np.ndarray]]) -> torch.Tensor:
         """Run the body on right-padded sequences, the last token of each left out: (B, L, H)."""
@@ -148,7 +175,6 @@ class TorchScorer:
 
     def _first_token_logprobs(self, hidden_BH: torch.Tensor) -> list[np.ndarray]:
         chunks = [chunk.cpu().numpy() for _, chunk in self._head_logprobs(hidden_BH)]
-        # One copy a row: a view would keep the whole chunk alive for as long as one tuple lives.
         return [row.copy() for chunk in chunks for row in chunk]
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
@@ -160,47 +186,15 @@ class TorchScorer:
         ids_BL = self._tensor(np.arange(min(8, self._head.weight.shape[0]))[None])
         through_head = self._head(self._body(input_ids=ids_BL, use_cache=False).last_hidden_state)
         whole = self._model(input_ids=ids_BL, use_cache=False).logits
-        if not torch.allclose(through_head.float(), whole.float(), rtol=1e-2, atol=1e-4):
+        # Equal NaNs are a sound head on broken weights, of which warm-up says more.
+        same = torch.allclose(
+            through_head.float(), whole.float(), rtol=1e-2, atol=1e-4, equal_nan=True
+        )
+        if not same:
             raise ConfigError(
-                f"teacher {name} ({type(self._model).__name__}) changes its logits after the "
-                "output head, which the torch scorer does not follow; set teacher.scorer=vllm"
+                f"{self._owner} {name} ({type(self._model).__name__}) changes its logits after the "
+                f"output head, which the torch scorer does not follow; {_OTHERWISE[self._owner]}"
             )
-
-
-class PromptLogprobsEngine(Protocol):
-    """The half of ``VllmEngine`` that scores."""
-
-    def prompt_logprobs(self, sequences: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Return (L-1,) float32 for each (L,) int32, log p(ids[i+1] | ids[:i+1])."""
-        ...
-
-
-class VllmScorer:
-    """Scores by vLLM ``prompt_logprobs``; it cannot give the first token's distribution.
-
-    vLLM hands out a whole distribution only as one Python object a vocabulary entry a
-    position, so ``TeacherConfig`` refuses ``first_token_distribution`` with this scorer.
-    """
-
-    def __init__(self, engine: PromptLogprobsEngine) -> None:
-        """Score with a running engine, which the caller keeps and closes."""
-        self._engine = engine
-
-    def score(
-        self,
-        prompts: Sequence[np.ndarray],
-        responses: Sequence[np.ndarray],
-        *,
-        first_token: bool,
-    ) -> list[Score]:
-        """Return one Score a pair, in the order given; see ``Scorer.score``."""
-        assert not first_token, "TeacherConfig refuses first_token_distribution with vLLM"
-        pairs = list(zip(prompts, responses, strict=True))
-        logprobs = self._engine.prompt_logprobs([np.concatenate(pair) for pair in pairs])
-        return [
-            Score(np.asarray(values[len(prompt) - 1 :], np.float32), None)
-            for (prompt, _), values in zip(pairs, logprobs, strict=True)
-        ]
 
 
 def token_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
@@ -221,15 +215,18 @@ def token_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
     return batches
 
 
-def _lengths(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    return np.array([len(response) for _, response in pairs])
+def gives_finite(scorer: Scorer, limits: Limits) -> bool:
+    """Return whether a few tokens get log-probabilities that are numbers."""
+    ids = np.arange(min(8, limits.vocab_size or 8, limits.context), dtype=np.int32)
+    (score,) = scorer.score([ids[:1]], [ids[1:]])
+    return bool(np.isfinite(score.logprobs_T).all())
 
 
 def _load(
-    name: str, dtype: DType, trust_remote_code: bool, revision: str | None
+    name: str, dtype: DType, trust_remote_code: bool, revision: str | None, owner: Owner
 ) -> PreTrainedModel:
     """Load a causal language model, or raise DependencyError if a single weight is missing."""
-    advice = "set teacher.model to a complete model in Hugging Face layout"
+    advice = f"set {owner}.model to a complete model in Hugging Face layout"
     try:
         loaded = AutoModelForCausalLM.from_pretrained(
             name,

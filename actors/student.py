@@ -87,14 +87,20 @@ class StudentSampler:
             for prompt, response in zip(prompts, responses, strict=True)
         ]
 
-    def load_weights(self, manifest: WeightManifest, buffer: np.ndarray) -> WeightProof:
+    def load_weights(
+        self, manifest: WeightManifest, buffer: np.ndarray, going_back: bool = False
+    ) -> WeightProof:
         """Load a push and prove it; ``buffer`` is the flat uint8 array that the manifest names.
 
-        Raises WeightSyncError when any part of the proof fails; from then on ``generate``
-        refuses, until another push is proved.
+        ``going_back`` allows a version older than the one held: a snapshot that drew the
+        negatives returns after an evaluation of the newest weights. Raises WeightSyncError when
+        any part of the proof fails; from then on ``generate`` refuses, until another push is
+        proved.
         """
         start = time.monotonic()
         self._doubt = f"the push of version {manifest.version} failed"
+        if going_back:
+            self.weight_version = min(self.weight_version, manifest.version)
         check_version(manifest, held=self.weight_version)
         check_tensors(manifest, self._expected)
         check_transport(manifest, buffer)

@@ -1,111 +1,112 @@
-"""The teacher p: its responses y_t, once per prompt, and log p of anything it is shown.
+"""The teacher p: its responses y_t, once per prompt, and what it makes of anything it is shown.
 
-    prompts ──respond──► y_t  (cache, else vLLM or the data's own response)  + log p(y_t | x)
-    trajectories ──score──► (x, y_t, y_s, log-probabilities), what the learner consumes
+    prompts ──respond──► y_t  (cache, else its engine or the data's own response)
+    prompts, y_t, trajectories ──judge──► (x, y_t, y_s, ...), what the learner consumes
 
-y_t depends on the run's seed and the prompt's token ids alone, so the same prompt has the same
-y_t in every epoch, for every student sample, and in every batch it comes in.
+Of a response it tells what the objective needs and no more: log p(y | x), its likeliest tokens
+at every state, a score. y_t depends on the run's seed and the prompt's token ids alone, so the
+same prompt has the same y_t in every epoch, for every student sample, and in every batch it
+comes in.
 """
 
 import hashlib
 import json
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Literal
 
 import numpy as np
-from transformers import AutoConfig
 
-from actors.model_folder import model_fingerprint, model_folder
-from actors.scoring import Scorer, TorchScorer, VllmScorer
+from actors.judging import Place, join, places, put_back, with_likeness
+from actors.scoring import Score, gives_finite
+from actors.teacher_backend import open_backend
 from actors.teacher_cache import TeacherCache, response_key
-from actors.vllm_engine import VllmEngine
-from configs.errors import DataError, DependencyError, NonFiniteError
+from configs.errors import DataError, NonFiniteError
+from configs.objective import Need
 from configs.sampling import Sampling
-from configs.teacher import TeacherConfig
+from configs.teacher import AnyTeacherConfig
 from configs.wire import PreferenceTuple, Prompt, Response, Trajectory
 
 
-class Engine(Protocol):
-    """What the teacher uses of ``VllmEngine``."""
-
-    def generate(
-        self, prompts: Sequence[np.ndarray], *, sampling: Sampling, seeds: Sequence[int]
-    ) -> list[Response]:
-        """Draw one response for each prompt's ids; ``behaviour_logprobs_T`` is set."""
-        ...
-
-    def prompt_logprobs(self, sequences: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Return (L-1,) float32 for each (L,) int32 sequence."""
-        ...
-
-    def warm_up(self) -> None:
-        """Generate once."""
-        ...
-
-    def close(self) -> None:
-        """End the engine."""
-        ...
-
-
 class TeacherServer:
-    """Answers prompts and scores responses. Engines start when first needed, or never."""
+    """Answers prompts and judges responses. Engines start when first needed, or never."""
 
     def __init__(
         self,
-        config: TeacherConfig,
+        config: AnyTeacherConfig,
         *,
-        model: str,
+        model: str | None,
         seed: int,
         cache_folder: Path | None,
-        needs_logprobs: bool = True,
+        needs: frozenset[Need],
+        response: Literal["generate", "gold"],
+        tokenizer: Any = None,
         exit_on_engine_death: bool = False,
-        start_engine: Callable[[], Engine] | None = None,
+        start_engine: Callable[[], Any] | None = None,
     ) -> None:
-        """Find the model's files and open the cache; load no weights yet.
+        """Find the model's files, or connect to its server, and open the cache.
 
-        ``model`` is a folder or hub name, ``seed`` the run's. ``cache_folder`` None, or
-        ``config.cache`` false, keeps responses for this run only. ``needs_logprobs`` false is
-        the black-box teacher of text-only objectives: nothing is ever scored.
-        With ``exit_on_engine_death`` the process ends when vLLM fails, so that the run
-        hears of it. ``start_engine`` None starts vLLM. Raises DependencyError when the model
-        is incomplete or the cache cannot be written.
+        ``model`` is a folder or hub name (None: a server), ``seed`` the run's. ``needs`` are the
+        objective's: without log-probabilities or distributions among them nothing is scored.
+        ``response`` says where y_t comes from. ``cache_folder`` None, or ``config.cache`` false,
+        keeps responses for this run only. ``tokenizer``, the run's, is needed by a server of
+        text, and else checked. With ``exit_on_engine_death`` the process ends when vLLM fails,
+        so that the run hears of it. Raises DependencyError when the model is incomplete or the
+        cache cannot be written, ConfigError for more likeliest tokens than the vocabulary has.
         """
         self._config = config
         self._seed = seed
-        self._needs_logprobs = needs_logprobs
-        self._folder = model_folder(model, revision=config.revision)
-        self._vocab_size, self._context = _limits(self._folder, config)
+        self._needs = needs
+        self._response = response
+        self._tokenizer = tokenizer
+        self._backend = open_backend(
+            config,
+            model=model,
+            seed=seed,
+            distribution="teacher_distribution" in needs,
+            tokenizer=tokenizer,
+            exit_on_engine_death=exit_on_engine_death,
+            start_engine=start_engine,
+        )
+        self._limits = self._backend.limits
+        self._top_k = self._backend.top_k
+        self._scores = self._top_k is not None or "teacher_logprobs" in needs
         self._cache = TeacherCache(self._cache_path(cache_folder))
-        self._exit_on_engine_death = exit_on_engine_death
-        self._start_engine = start_engine or self._start_vllm
-        self._engine: Engine | None = None
-        self._scorer: Scorer | None = None
         self._counts: Counter[str] = Counter()
         self._lock = threading.RLock()  # neither vLLM nor a count is safe between threads
 
     def warm_up(self) -> None:
-        """Start now whatever an uncached prompt would start, so that no batch waits for it."""
-        with self._lock:
-            if self._config.response == "generate":
-                self._running_engine().warm_up()
-            if self._needs_logprobs:
-                self._running_scorer()
+        """Start now whatever the objective would start, so that no batch waits for it.
 
-    def respond(self, prompts: list[Prompt]) -> list[Response]:
-        """Return y_t for each prompt, with ``teacher_logprobs_T`` unless the box is black.
-
-        Prompts of the same ids share one y_t. Raises DataError for a prompt that has no gold
-        response (``config.response == "gold"``) or does not fit the teacher, and
-        NonFiniteError, naming the uid, for a log-probability that is none; neither is cached.
+        Raises ConfigError when the vocabulary is smaller than the tokenizer's, and
+        NonFiniteError when the model gives no numbers for a few tokens.
         """
         with self._lock:
-            self._check_fit(prompts, [None] * len(prompts))
-            if self._config.response == "gold" and not self._needs_logprobs:
+            if self._tokenizer is not None:
+                self._limits.check_tokenizer(self._tokenizer)
+            if self._response == "generate" and "teacher_response" in self._needs:
+                self._backend.engine().warm_up()
+            if self._scores and not gives_finite(self._backend.scorer(), self._limits):
+                raise NonFiniteError(
+                    f"teacher {self._backend.name} gives log-probabilities that are not finite; "
+                    "check its weights, or serve it in float32"
+                )
+
+    def respond(self, prompts: list[Prompt]) -> list[Response]:
+        """Return y_t for each prompt.
+
+        ``teacher_logprobs_T`` is set when the objective needs it, and left to ``judge`` when
+        that makes a forward of y_t in any case, for the distribution. A value that is not
+        finite stays in its place, for the queue to drop, and is not cached. Prompts of the same
+        ids share one y_t, or ``config.draws`` of them. Raises DataError for a prompt that has no
+        gold response (where y_t is the data's) or does not fit the teacher.
+        """
+        with self._lock:
+            self._limits.check_fit(prompts, [None] * len(prompts))
+            if self._response == "gold" and not self._scores_answers:
                 return [_gold(prompt) for prompt in prompts]
             keys = [self._key(prompt) for prompt in prompts]
             first_use: dict[bytes, Prompt] = {}
@@ -116,40 +117,36 @@ class TeacherServer:
             known |= drawn
             scored = self._score_missing(known, first_use)
             known |= scored
-            self._cache.put(drawn | scored)
-            made = drawn.keys() | scored.keys()
+            made = drawn | scored
+            self._cache.put({k: response for k, response in made.items() if _is_finite(response)})
             self._counts["cache_misses"] += len(made)
             self._counts["cache_hits"] += len(keys) - len(made)
-            return [known[key] for key in keys]
+            answers = [known[key] for key in keys]
+            if self._response == "generate":
+                self._counts["answered_tokens"] += sum(len(answer.ids_T) for answer in answers)
+            return answers
 
-    def score(
-        self, trajectories: list[Trajectory], responses: list[Response]
+    def judge(
+        self,
+        prompts: list[Prompt],
+        answers: list[Response],
+        drawn: list[Trajectory],
+        offline: Sequence[Trajectory] = (),
     ) -> list[PreferenceTuple]:
-        """Join each trajectory with its prompt's y_t, and set log p(y_s).
+        """Join prompts with their y_t and y_s, and set what the objective needs of them.
 
-        ``responses[i]`` is ``respond``'s answer to ``trajectories[i].prompt``. With
-        ``first_token_distribution`` the same forward gives log p(. | x). Raises DataError and
-        NonFiniteError as ``respond`` does.
+        ``answers`` are ``respond``'s to all prompts, or to those without a trajectory; the
+        tuples come in the order of ``prompts``. One forward gives log p(y | x), the likeliest
+        tokens at every state and, for a y_s, log p(. | x) with ``first_token_distribution``.
+        Values that are not finite stay, for the queue to drop. Raises DataError as ``respond``
+        does.
         """
-        prompts = [trajectory.prompt for trajectory in trajectories]
-        students = [trajectory.response for trajectory in trajectories]
-        firsts: list[np.ndarray | None] = [None] * len(trajectories)
-        if self._needs_logprobs:
-            students, firsts = self.score_responses(
-                prompts, students, first_token=self._config.first_token_distribution
-            )
-        return [
-            PreferenceTuple(
-                prompt=trajectory.prompt,
-                teacher_response=teacher,
-                student_response=student,
-                weight_version=trajectory.weight_version,
-                teacher_first_token_logprobs_V=first,
-            )
-            for trajectory, teacher, student, first in zip(
-                trajectories, responses, students, firsts, strict=True
-            )
-        ]
+        tuples = join(prompts, answers, [*drawn, *offline])
+        with self._lock:
+            tuples = self._with_scores(tuples)
+        if "response_score" in self._needs:
+            tuples = [with_likeness(item) for item in tuples]
+        return tuples
 
     def score_responses(
         self, prompts: list[Prompt], responses: list[Response], *, first_token: bool = False
@@ -157,18 +154,13 @@ class TeacherServer:
         """Return the responses with ``teacher_logprobs_T`` set, and log p(. | x) if asked.
 
         The second list holds (V,) float32 arrays, or None for each. Evaluation uses this
-        alone, for the reverse KL of samples that have no y_t.
+        alone, for the reverse KL of samples that have no y_t, whatever the objective needs.
+        Raises NonFiniteError, naming the uid, for a log-probability that is none.
         """
         with self._lock:
-            self._check_fit(prompts, responses)
-            scores = self._running_scorer().score(
-                [prompt.prompt_ids_P for prompt in prompts],
-                [response.ids_T for response in responses],
-                first_token=first_token,
-            )
-            self._counts["scored_tokens"] += sum(len(response.ids_T) for response in responses)
+            scores = self._score(prompts, responses, first_token=first_token)
         for prompt, score in zip(prompts, scores, strict=True):
-            _check_finite(prompt, score.logprobs_T, score.first_token_logprobs_V)
+            _check_finite(prompt, score)
         scored = [
             replace(response, teacher_logprobs_T=score.logprobs_T)
             for response, score in zip(responses, scores, strict=True)
@@ -178,22 +170,28 @@ class TeacherServer:
     def generate(self, prompts: list[Prompt], sampling: Sampling) -> list[Response]:
         """Draw a response for each prompt for evaluation: seeded by uid, never cached.
 
-        ``teacher_logprobs_T`` is the engine's own raw log-probability.
+        ``teacher_logprobs_T`` is the engine's own raw log-probability, where it tells it.
         """
         with self._lock:
-            self._check_fit(prompts, [None] * len(prompts))
+            self._limits.check_fit(prompts, [None] * len(prompts))
             seeds = [_seed("generate", self._seed, list(prompt.uid)) for prompt in prompts]
             return self._generate(prompts, sampling, seeds)
+
+    def fingerprint(self) -> str:
+        """Return what names the model whatever its name is: of its files, or of its server."""
+        return self._backend.fingerprint()
 
     def statistics(self) -> dict[str, float]:
         """Return the counts since start.
 
         ``cache_hits`` and ``cache_misses`` count prompts; ``generated_tokens`` and
-        ``scored_tokens`` response tokens; ``cache_corrupt`` damaged records or files that
-        were made again; ``cache_failures`` reads and writes that the disk refused.
+        ``scored_tokens`` the response tokens that were worked on. ``answered_tokens`` are those
+        of every y_t that was handed out, cached or not, and ``judged_tokens`` those that
+        ``judge`` scored: what an objective costs whatever other runs left in the cache.
+        ``cache_corrupt`` counts damaged records or files that were made again,
+        ``cache_failures`` reads and writes that the disk refused.
         """
-        names = ("cache_hits", "cache_misses", "generated_tokens", "scored_tokens")
-        counts = {name: float(self._counts[name]) for name in names}
+        counts = {name: float(self._counts[name]) for name in _COUNTS}
         return counts | {
             "cache_corrupt": float(self._cache.corrupt),
             "cache_failures": float(self._cache.failures),
@@ -202,17 +200,19 @@ class TeacherServer:
     def close(self) -> None:
         """End the engine, free the scorer and close the cache."""
         with self._lock:
-            if self._engine is not None:
-                self._engine.close()
-            self._engine = self._scorer = None
+            self._backend.close()
             self._cache.close()
+
+    @property
+    def _scores_answers(self) -> bool:
+        return self._scores and self._top_k is None
 
     def _draw(self, prompts: dict[bytes, Prompt]) -> dict[bytes, Response]:
         """Make y_t, unscored, for each key's prompt."""
-        if self._config.response == "gold":
+        if self._response == "gold":
             return {key: _gold(prompt) for key, prompt in prompts.items()}
         seeds = [
-            _seed("respond", self._seed, prompt.prompt_ids_P.tolist())
+            _seed("respond", self._seed, prompt.prompt_ids_P.tolist(), *self._turn(prompt))
             for prompt in prompts.values()
         ]
         drawn = self._generate(list(prompts.values()), self._config.sampling, seeds)
@@ -225,19 +225,22 @@ class TeacherServer:
     def _score_missing(
         self, known: dict[bytes, Response], first_use: dict[bytes, Prompt]
     ) -> dict[bytes, Response]:
-        """Score what is new, and what a black-box run had cached without log-probabilities."""
-        if not self._needs_logprobs:
+        """Score what is new, and what another objective's run had cached unscored."""
+        if not self._scores_answers:
             return {}
         keys = [key for key in first_use if known[key].teacher_logprobs_T is None]
-        scored, _ = self.score_responses([first_use[k] for k in keys], [known[k] for k in keys])
-        return dict(zip(keys, scored, strict=True))
+        scores = self._score([first_use[k] for k in keys], [known[k] for k in keys])
+        return {
+            key: replace(known[key], teacher_logprobs_T=score.logprobs_T)
+            for key, score in zip(keys, scores, strict=True)
+        }
 
     def _generate(
         self, prompts: list[Prompt], sampling: Sampling, seeds: list[int]
     ) -> list[Response]:
         if not prompts:
             return []
-        responses = self._running_engine().generate(
+        responses = self._backend.engine().generate(
             [prompt.prompt_ids_P for prompt in prompts], sampling=sampling, seeds=seeds
         )
         self._counts["generated_tokens"] += sum(len(response.ids_T) for response in responses)
@@ -250,109 +253,122 @@ class TeacherServer:
             for response in responses
         ]
 
-    def _running_engine(self) -> Engine:
-        if self._engine is None:
-            self._engine = self._start_engine()
-        return self._engine
+    def _with_scores(self, tuples: list[PreferenceTuple]) -> list[PreferenceTuple]:
+        """Score the responses that lack what the objective needs."""
+        unscored = [place for place in places(tuples) if self._lacks(place.response)]
+        self._counts["judged_tokens"] += sum(len(place.response.ids_T) for place in unscored)
+        drawn = any(place.side == "student_response" for place in unscored)
+        scores = self._score(
+            [place.prompt for place in unscored],
+            [place.response for place in unscored],
+            first_token=drawn and self._config.first_token_distribution,
+            top_k=self._top_k,
+        )
+        scored = list(zip(unscored, scores, strict=True))
+        firsts = {
+            place.index: score.first_token_logprobs_V
+            for place, score in scored
+            if place.side == "student_response"
+        }
+        known = put_back(tuples, [(place, _known(place, score)) for place, score in scored])
+        return [
+            replace(item, teacher_first_token_logprobs_V=firsts.get(index))
+            for index, item in enumerate(known)
+        ]
 
-    def _running_scorer(self) -> Scorer:
-        if self._scorer is None and self._config.scorer == "vllm":
-            self._scorer = VllmScorer(self._running_engine())
-        elif self._scorer is None:
-            self._scorer = TorchScorer(
-                str(self._folder),
-                dtype=self._config.dtype,
-                trust_remote_code=self._config.trust_remote_code,
-                batch_tokens=self._config.score_batch_tokens,
-            )
-        return self._scorer
+    def _lacks(self, response: Response) -> bool:
+        if self._top_k is not None:
+            return response.teacher_top_ids_TK is None
+        return self._scores and response.teacher_logprobs_T is None
 
-    def _start_vllm(self) -> Engine:
-        return VllmEngine(
-            str(self._folder),
-            dtype=self._config.dtype,
-            seed=self._seed,
-            max_model_len=self._config.max_model_len,
-            trust_remote_code=self._config.trust_remote_code,
-            gpu_memory_utilization=self._config.gpu_memory_utilization,
-            tensor_parallel=self._config.tensor_parallel,
-            exit_on_death=self._exit_on_engine_death,
+    def _score(
+        self,
+        prompts: list[Prompt],
+        responses: list[Response],
+        *,
+        first_token: bool = False,
+        top_k: int | None = None,
+    ) -> list[Score]:
+        if not prompts:
+            return []
+        self._limits.check_fit(prompts, responses)
+        self._counts["scored_tokens"] += sum(len(response.ids_T) for response in responses)
+        return self._backend.scorer().score(
+            [prompt.prompt_ids_P for prompt in prompts],
+            [response.ids_T for response in responses],
+            first_token=first_token,
+            top_k=top_k,
         )
 
     def _cache_path(self, folder: Path | None) -> Path | None:
         if folder is None or not self._config.cache:
             return None
-        fingerprint = model_fingerprint(self._folder, dtype=self._config.dtype)
-        return folder.expanduser() / f"teacher-{fingerprint}.sqlite3"
+        return folder.expanduser() / f"teacher-{self._backend.fingerprint()}.sqlite3"
 
     def _key(self, prompt: Prompt) -> bytes:
-        config = self._config
-        if config.response == "gold":
-            recipe = {"response": "gold", "scorer": config.scorer}
+        recipe = {"response": self._response, **self._backend.recipe}
+        if self._response == "gold":
             return response_key(recipe, prompt.prompt_ids_P, _gold(prompt).ids_T)
-        recipe = {
-            "response": "generate",
-            "scorer": config.scorer,
-            "sampling": config.sampling.model_dump(),
-            "context": self._context,
+        recipe |= {
+            "sampling": self._config.sampling.model_dump(),
+            "context": self._limits.context,
             # A greedy response is the same for every seed, so runs may share it.
-            "seed": self._seed if config.sampling.temperature > 0 else None,
+            "seed": self._seed if self._config.sampling.temperature > 0 else None,
         }
+        if turn := self._turn(prompt):
+            recipe["draw"] = turn[0]
         return response_key(recipe, prompt.prompt_ids_P)
 
-    def _check_fit(self, prompts: Sequence[Prompt], responses: Sequence[Response | None]) -> None:
-        """Raise DataError where ids are not the teacher's or a sequence exceeds its context."""
-        for prompt, response in zip(prompts, responses, strict=True):
-            ids = prompt.prompt_ids_P
-            if response is not None:
-                ids = np.concatenate([ids, response.ids_T])
-            if ids.min() < 0 or ids.max() >= self._vocab_size:
-                raise DataError(
-                    f"prompt {prompt.uid} (row {prompt.row}) holds token id {ids.max()}, outside "
-                    f"the teacher's vocabulary of {self._vocab_size}; teacher and student must "
-                    "share a tokenizer"
-                )
-            spare = 1 if response is None else 0  # room for at least one token to generate
-            if len(ids) + spare > self._context:
-                raise DataError(
-                    f"prompt {prompt.uid} (row {prompt.row}) makes {len(ids)} tokens, too long "
-                    f"for the teacher's context of {self._context}; lower data.max_prompt_tokens "
-                    "or student.sampling.max_new_tokens"
-                )
+    def _turn(self, prompt: Prompt) -> tuple[int, ...]:
+        """Name which of several draws a use of a prompt has; nothing for the first."""
+        turn = (prompt.row + prompt.uid.epoch) % self._config.draws
+        return (turn,) if turn and self._config.sampling.temperature > 0 else ()
+
+
+_COUNTS = (
+    "cache_hits",
+    "cache_misses",
+    "generated_tokens",
+    "scored_tokens",
+    "answered_tokens",
+    "judged_tokens",
+)
 
 
 def _gold(prompt: Prompt) -> Response:
     if prompt.gold_ids_T is None:
         raise DataError(
-            f"row {prompt.row} has no gold response, which teacher.response=gold needs; "
-            "mend the row, or set teacher.response=generate"
+            f"row {prompt.row} has no gold response, which teacher.response=gold and objectives "
+            "on dataset states need; mend the row, or have the teacher respond"
         )
     return Response(ids_T=prompt.gold_ids_T, finish_reason="stop")
 
 
-def _seed(use: str, run_seed: int, ids: list[int]) -> int:
+def _known(place: Place, score: Score) -> Response:
+    return replace(
+        place.response,
+        teacher_logprobs_T=score.logprobs_T,
+        teacher_top_ids_TK=score.top_ids_TK,
+        teacher_top_logprobs_TK=score.top_logprobs_TK,
+    )
+
+
+def _seed(use: str, run_seed: int, ids: list[int], *turn: int) -> int:
     """Return a 63-bit seed that is a function of its arguments alone."""
-    text = json.dumps([use, run_seed, ids]).encode()
+    text = json.dumps([use, run_seed, ids, *turn]).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
 
 
-def _check_finite(prompt: Prompt, *values: np.ndarray | None) -> None:
-    if not all(np.isfinite(array).all() for array in values if array is not None):
+def _is_finite(response: Response) -> bool:
+    logprobs_T = response.teacher_logprobs_T
+    return logprobs_T is None or bool(np.isfinite(logprobs_T).all())
+
+
+def _check_finite(prompt: Prompt, score: Score) -> None:
+    first_V = score.first_token_logprobs_V
+    values = [score.logprobs_T, *([] if first_V is None else [first_V])]
+    if not all(np.isfinite(array).all() for array in values):
         raise NonFiniteError(
             f"the teacher's log-probabilities for {prompt.uid} (row {prompt.row}) are not finite; "
-            "check its weights, or set teacher.dtype=float32"
+            "check its weights, or serve it in float32"
         )
-
-
-def _limits(folder: Path, config: TeacherConfig) -> tuple[int, int]:
-    """Return the vocabulary size and the context in tokens that the model declares."""
-    try:
-        declared = AutoConfig.from_pretrained(
-            folder, trust_remote_code=config.trust_remote_code
-        ).get_text_config()
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise DependencyError(f"teacher {folder}: config.json cannot be read: {reason}") from error
-    unbounded = sys.maxsize  # ALiBi models, for one, declare no longest sequence
-    context = getattr(declared, "max_position_embeddings", None) or unbounded
-    return declared.vocab_size, min(context, config.max_model_len or unbounded)

@@ -5,6 +5,10 @@ once: writes are short transactions, one a batch. The file keeps SQLite's rollba
 the write-ahead log would be quicker by milliseconds a batch but needs shared memory, which
 the replicas of a cluster with a shared folder do not have.
 
+A teacher's distributions are not kept: K likeliest tokens at every state take K times the room
+of the log-probabilities, and half of the states or more are a student's, never met again. The
+initial student's log-probabilities of y_t are kept in files of their own (``reference.py``).
+
 A record is made of bytes, never of pickles, and carries a checksum over its key and content;
 one that does not match is left out, counted, and made again. A cache saves work and holds no
 truth: after it opened, a failing disk costs repeated work, never the run.

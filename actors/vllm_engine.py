@@ -23,11 +23,15 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
     from vllm import LLM, RequestOutput, SamplingParams
 
+MAX_LOGPROBS = 20
+"""vLLM's own default of the longest list of likeliest tokens that may be asked for."""
+
 
 class VllmEngine:
     """Draws and scores responses, and takes new weights when ``receives_weights`` is set.
 
     Raises DependencyError, before vLLM starts, when ``model`` is no complete model.
+    ``max_logprobs`` is the largest ``k`` of ``prompt_distributions``.
     """
 
     def __init__(
@@ -43,6 +47,7 @@ class VllmEngine:
         tensor_parallel: int = 1,
         receives_weights: bool = False,
         weight_transfer: WeightTransfer = "auto",
+        max_logprobs: int = MAX_LOGPROBS,
         exit_on_death: bool = False,
     ) -> None:
         folder = str(model_folder(model, revision=revision))
@@ -62,6 +67,7 @@ class VllmEngine:
             trust_remote_code=trust_remote_code,
             gpu_memory_utilization=gpu_memory_utilization,
             tensor_parallel_size=tensor_parallel,
+            max_logprobs=max_logprobs,
             transport=self.weight_transfer,
         )
         self.max_model_len: int = self._llm.llm_engine.model_config.max_model_len
@@ -103,6 +109,19 @@ class VllmEngine:
         The last id is not part of the prompt: it is *generated*, as the only one allowed. So a
         sequence may fill the context. Raw log-probabilities do not see that constraint.
         """
+        return [_table(output, 0)[1][:, 0] for output in self._score(sequences, 0)]
+
+    def prompt_distributions(
+        self, sequences: Sequence[np.ndarray], k: int
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return the ``k`` likeliest tokens after ids[:i+1], for each (L,) int32 sequence, L >= 2.
+
+        They are (L-1, k) int32 ids, likeliest first, and their (L-1, k) float32 log-probabilities.
+        """
+        tables = [_table(output, k) for output in self._score(sequences, k)]
+        return [(ids[:, 1:].copy(), logprobs[:, 1:].copy()) for ids, logprobs in tables]
+
+    def _score(self, sequences: Sequence[np.ndarray], k: int) -> "list[RequestOutput]":
         from vllm import SamplingParams
 
         parameters = [
@@ -110,14 +129,14 @@ class VllmEngine:
                 temperature=0.0,
                 max_tokens=1,
                 allowed_token_ids=[int(ids[-1])],
-                logprobs=0,
-                prompt_logprobs=0,
+                logprobs=k,
+                prompt_logprobs=k,
+                flat_logprobs=True,
                 detokenize=False,
             )
             for ids in sequences
         ]
-        outputs = self._run([ids[:-1] for ids in sequences], parameters)
-        return [_sequence_logprobs(output) for output in outputs]
+        return self._run([ids[:-1] for ids in sequences], parameters)
 
     def warm_up(self) -> None:
         """Generate once, so that the first real call does not pay for set-up."""
@@ -260,10 +279,21 @@ def _response(output: "RequestOutput") -> Response:
     )
 
 
-def _sequence_logprobs(output: "RequestOutput") -> np.ndarray:
+def _table(output: "RequestOutput", k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return (L-1, k+1) int32 ids and float32 log-probabilities of a scored sequence.
+
+    vLLM's flat form lists k + 1 tokens a position: the one that is there, whatever its rank,
+    then the k likeliest by rank. The first prompt token has no entry.
+    """
     completion = output.outputs[0]
-    prompt = _values((output.prompt_token_ids or [])[1:], (output.prompt_logprobs or [])[1:])
-    return np.concatenate([prompt, _values(completion.token_ids, completion.logprobs)])
+    parts: list[Any] = [output.prompt_logprobs, completion.logprobs]
+    ids, logprobs, ranks = (
+        np.concatenate([getattr(part, name) for part in parts]).reshape(-1, k + 1)
+        for name in ("token_ids", "logprobs", "ranks")
+    )
+    there = [*(output.prompt_token_ids or [])[1:], *completion.token_ids]
+    assert (ids[:, 0] == there).all() and (ranks[:, 1:] == np.arange(1, k + 1)).all()
+    return ids.astype(np.int32), logprobs.astype(np.float32)
 
 
 def _values(ids: Sequence[int], positions: Any) -> np.ndarray:

@@ -25,7 +25,7 @@ def checksum(buffer: np.ndarray) -> str:
 
 
 def check_version(manifest: WeightManifest, *, held: int) -> None:
-    """Raise WeightSyncError when the push is older than version ``held``.
+    """Raise WeightSyncError when the push is older than version ``held``, by accident.
 
     The same version may be pushed again: a retry changes nothing.
     """

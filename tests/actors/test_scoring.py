@@ -9,7 +9,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from actors import scoring
-from actors.scoring import TorchScorer, VllmScorer, token_batches
+from actors.limits import Limits
+from actors.scoring import TorchScorer, gives_finite, token_batches
 from configs.errors import ConfigError, DependencyError
 from configs.models import Family
 
@@ -59,13 +60,12 @@ def make_pairs() -> tuple[list[np.ndarray], list[np.ndarray]]:
 
 
 @torch.no_grad()
-def plain_logprobs(model: PreTrainedModel, prompt: np.ndarray, response: np.ndarray):
-    """Return ((T,), (V,)) by the definition: one sequence, all logits."""
+def plain_distribution(model: PreTrainedModel, prompt: np.ndarray, response: np.ndarray):
+    """Return (T, V) by the definition: one sequence, all logits."""
     ids = torch.from_numpy(np.concatenate([prompt, response])).long()
     logprobs = torch.log_softmax(model(input_ids=ids[None]).logits[0].float(), dim=-1).numpy()
     start = len(prompt) - 1
-    rows = np.arange(start, start + len(response))
-    return logprobs[rows, response], logprobs[start]
+    return logprobs[start : start + len(response)]
 
 
 @pytest.mark.parametrize("family", get_args(Family))
@@ -77,14 +77,21 @@ def test_batched_scores_equal_a_plain_unbatched_forward(
     prompts, responses = make_pairs()
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
 
-    scores = TorchScorer(folder, batch_tokens=60).score(prompts, responses, first_token=True)
+    scorer = TorchScorer(folder, batch_tokens=60)
+    scores = scorer.score(prompts, responses, first_token=True, top_k=9)
 
     for prompt, response, score in zip(prompts, responses, scores, strict=True):
-        expected_T, expected_first_V = plain_logprobs(model, prompt, response)
+        expected_TV = plain_distribution(model, prompt, response)
+        expected_T = expected_TV[np.arange(len(response)), response]
         np.testing.assert_allclose(score.logprobs_T, expected_T, atol=1e-5)
         assert score.first_token_logprobs_V is not None
-        np.testing.assert_allclose(score.first_token_logprobs_V, expected_first_V, atol=1e-5)
+        np.testing.assert_allclose(score.first_token_logprobs_V, expected_TV[0], atol=1e-5)
         assert score.logprobs_T.dtype == score.first_token_logprobs_V.dtype == np.float32
+        assert score.top_ids_TK is not None and score.top_logprobs_TK is not None
+        assert (score.top_ids_TK == np.argsort(-expected_TV, axis=1)[:, :9]).all()
+        expected_TK = np.take_along_axis(expected_TV, score.top_ids_TK, axis=1)
+        np.testing.assert_allclose(score.top_logprobs_TK, expected_TK, atol=1e-5)
+        assert (score.top_ids_TK.dtype, score.top_logprobs_TK.dtype) == (np.int32, np.float32)
         assert score.logprobs_T.std() > 0.1 or len(response) == 1  # not a uniform model
 
 
@@ -97,7 +104,7 @@ def test_the_head_sees_response_positions_only_and_a_bounded_number_at_a_time(
     scorer._head.register_forward_hook(lambda _m, _i, logits: rows.append(len(logits)))
     prompts, responses = make_pairs()
 
-    scorer.score(prompts, responses, first_token=False)
+    scorer.score(prompts, responses, top_k=VOCAB)
 
     assert sum(rows) == sum(RESPONSE_LENGTHS)
     assert max(rows) <= 5
@@ -111,7 +118,7 @@ def test_the_body_never_gets_more_padded_tokens_than_the_budget(tmp_path: Path):
     )
     prompts, responses = make_pairs()
 
-    scorer.score(prompts, responses, first_token=False)
+    scorer.score(prompts, responses)
 
     assert max(batch * length for batch, length in shapes) <= 40
     assert sum(batch for batch, _ in shapes) == len(prompts)
@@ -142,14 +149,14 @@ def test_the_same_call_gives_the_same_bits(tmp_path: Path):
 def test_a_model_made_with_dropout_is_scored_without_it(tmp_path: Path):
     folder = save_model("gpt2", tmp_path, resid_pdrop=0.5, embd_pdrop=0.5)
     prompts, responses = make_pairs()
-    once, twice = (TorchScorer(folder).score(prompts, responses, first_token=False) for _ in "ab")
+    once, twice = (TorchScorer(folder).score(prompts, responses) for _ in "ab")
     assert [s.logprobs_T.tobytes() for s in once] == [s.logprobs_T.tobytes() for s in twice]
 
 
 def test_bfloat16_weights_give_float32_scores_near_the_exact_ones(tmp_path: Path):
     folder = save_model("llama", tmp_path)
     pairs = make_pairs()
-    exact = TorchScorer(folder).score(*pairs, first_token=False)
+    exact = TorchScorer(folder).score(*pairs)
     rounded = TorchScorer(folder, dtype="bfloat16").score(*pairs, first_token=True)
     differences = np.concatenate(
         [a.logprobs_T - b.logprobs_T for a, b in zip(exact, rounded, strict=True)]
@@ -159,6 +166,29 @@ def test_bfloat16_weights_give_float32_scores_near_the_exact_ones(tmp_path: Path
     assert rounded[0].first_token_logprobs_V is not None
     total = np.exp(rounded[0].first_token_logprobs_V.astype(np.float64)).sum()
     assert total == pytest.approx(1.0, abs=1e-5)  # the softmax itself was float32
+
+
+def test_more_likeliest_tokens_than_there_are_is_the_whole_vocabulary(tmp_path: Path):
+    scorer = TorchScorer(save_model("gpt2", tmp_path))
+    (score,) = scorer.score([np.array([3], np.int32)], [np.array([4, 5], np.int32)], top_k=1000)
+    assert score.top_ids_TK is not None and score.top_logprobs_TK is not None
+    assert np.sort(score.top_ids_TK, axis=1).tolist() == [list(range(VOCAB))] * 2
+    assert (np.diff(score.top_logprobs_TK, axis=1) <= 0).all()
+
+
+def test_a_tuple_s_arrays_do_not_keep_the_batch_alive(tmp_path: Path):
+    scorer = TorchScorer(save_model("gpt2", tmp_path))
+    (score, *_) = scorer.score(*make_pairs(), first_token=True, top_k=5)
+    assert all(array is not None and array.base is None for array in score)
+
+
+def test_the_probe_tells_numbers_from_none(tmp_path: Path):
+    limits = Limits(owner="teacher", vocab_size=VOCAB, context=64)
+    scorer = TorchScorer(save_model("gpt2", tmp_path))
+    assert gives_finite(scorer, limits)
+    with torch.no_grad():
+        scorer._head.weight[50] = torch.nan  # a term of every normaliser
+    assert not gives_finite(scorer, limits)
 
 
 def test_nothing_to_score_is_no_error(tmp_path: Path):
@@ -177,6 +207,8 @@ def test_an_architecture_that_caps_its_logits_is_refused(tmp_path: Path):
     folder = save_model("gemma2", tmp_path, final_logit_softcapping=2.0, **sizes)
     with pytest.raises(ConfigError, match=r"changes its logits.*teacher\.scorer=vllm"):
         TorchScorer(folder)
+    with pytest.raises(ConfigError, match=r"student .* changes its logits.*another family"):
+        TorchScorer(folder, owner="student")
 
 
 def test_a_missing_tensor_is_an_error_and_not_random_numbers(tmp_path: Path):
@@ -196,16 +228,3 @@ def test_a_truncated_weight_file_is_an_error_that_names_the_folder(tmp_path: Pat
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(DependencyError, match=f"model {folder} cannot be loaded"):
         TorchScorer(folder)
-
-
-def test_the_vllm_scorer_takes_the_response_part_of_prompt_logprobs():
-    class CountingEngine:
-        def prompt_logprobs(self, sequences):
-            return [np.arange(1, len(ids), dtype=np.float32) for ids in sequences]
-
-    (score,) = VllmScorer(CountingEngine()).score(
-        [np.array([5, 6, 7], np.int32)], [np.array([8, 9], np.int32)], first_token=False
-    )
-    # Value i is log p(ids[i]): the response's ids stand at 3 and 4.
-    assert score.logprobs_T.tolist() == [3.0, 4.0]
-    assert score.first_token_logprobs_V is None

@@ -247,6 +247,19 @@ def test_a_bad_push_is_an_error_and_nothing_is_generated_until_a_good_one(
 
 
 @pytest.mark.engine
+def test_an_older_snapshot_returns_when_it_is_asked_to():
+    sampler = shared()
+    sampler.weight_version = 0
+    old, new = make_model("gpt2", seed=3), make_model("gpt2", seed=4)
+    snapshot = make_push(old, version=5)
+    sampler.load_weights(*snapshot)
+    sampler.load_weights(*make_push(new, version=9))
+    assert sampler.load_weights(*snapshot, True).version == 5
+    assert largest_difference(sampler, old) < 1e-4
+    assert {t.weight_version for t in sampler.generate(make_prompts())} == {5}
+
+
+@pytest.mark.engine
 def test_a_push_that_fails_half_way_leaves_an_engine_that_can_be_repaired():
     sampler, model = shared(), make_model("gpt2", seed=6)
     manifest, buffer = make_push(model, version=30)

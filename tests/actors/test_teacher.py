@@ -2,139 +2,30 @@
 
 import json
 import sqlite3
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from pydantic import ValidationError
-from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from actors.model_folder import model_fingerprint
-from actors.teacher import TeacherServer
-from configs.errors import DataError, DependencyError, NonFiniteError
+from actors.tokenizer import train_tokenizer
+from configs.errors import ConfigError, DataError, DependencyError, NonFiniteError
 from configs.sampling import Sampling
 from configs.teacher import TeacherConfig
-from configs.wire import Prompt, Response, Trajectory, Uid
-
-VOCAB = 61
-CONTEXT = 32
-WIDTH = 64
-
-
-class FakeEngine:
-    """``VllmEngine``'s interface; a response is a function of prompt, sampling and seed."""
-
-    def __init__(self) -> None:
-        self.generated: list[list[int]] = []
-        self.seeds: list[int] = []
-        self.closed = self.warm = False
-
-    def generate(
-        self, prompts: Sequence[np.ndarray], *, sampling: Sampling, seeds: Sequence[int]
-    ) -> list[Response]:
-        self.generated += [prompt.tolist() for prompt in prompts]
-        self.seeds += seeds
-        return [self._respond(seed, sampling) for seed in seeds]
-
-    def _respond(self, seed: int, sampling: Sampling) -> Response:
-        rng = np.random.default_rng(seed if sampling.temperature else 0)
-        count = rng.integers(1, sampling.max_new_tokens + 1)
-        return Response(
-            ids_T=rng.integers(0, VOCAB, count).astype(np.int32),
-            finish_reason="stop",
-            behaviour_logprobs_T=np.full(count, -3.0, np.float32),
-        )
-
-    def prompt_logprobs(self, sequences: Sequence[np.ndarray]) -> list[np.ndarray]:
-        return [-np.arange(1, len(ids), dtype=np.float32) for ids in sequences]
-
-    def warm_up(self) -> None:
-        self.warm = True
-
-    def close(self) -> None:
-        self.closed = True
-
-
-def refuse_to_start() -> FakeEngine:
-    raise AssertionError("the engine was started")
-
-
-def save_teacher(folder: Path, seed: int = 0) -> str:
-    torch.set_num_threads(1)
-    torch.manual_seed(seed)
-    model = GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=VOCAB,
-            n_positions=CONTEXT,
-            n_embd=WIDTH,
-            n_layer=1,
-            n_head=2,
-            bos_token_id=0,
-            eos_token_id=1,
-        )
-    )
-    for weight in model.parameters():
-        torch.nn.init.normal_(weight, std=0.3)
-    model.save_pretrained(folder)
-    return str(folder)
-
-
-def make_prompt(*ids: int, ordinal: int = 0, epoch: int = 0, sample: int = 0, gold=None) -> Prompt:
-    return Prompt(
-        uid=Uid(epoch, ordinal, sample),
-        row=100 + ordinal,
-        prompt_ids_P=np.array(ids, np.int32),
-        gold_ids_T=None if gold is None else np.array(gold, np.int32),
-    )
-
-
-def make_trajectory(prompt: Prompt, *ids: int, version: int = 3) -> Trajectory:
-    response = Response(
-        ids_T=np.array(ids, np.int32),
-        finish_reason="length",
-        behaviour_logprobs_T=np.full(len(ids), -2.0, np.float32),
-    )
-    return Trajectory(prompt=prompt, response=response, weight_version=version)
-
-
-def make_server(
-    model: str,
-    cache_folder: Path | None = None,
-    *,
-    engine: FakeEngine | None = None,
-    seed: int = 0,
-    needs_logprobs: bool = True,
-    **config: object,
-) -> TeacherServer:
-    settings = {"sampling": Sampling(temperature=1.0, top_p=1.0, max_new_tokens=8)} | config
-    return TeacherServer(
-        TeacherConfig.model_validate(settings),
-        model=model,
-        seed=seed,
-        cache_folder=cache_folder,
-        needs_logprobs=needs_logprobs,
-        start_engine=(lambda: engine) if engine else refuse_to_start,
-    )
-
-
-def logprobs(response: Response | None) -> np.ndarray:
-    assert response is not None and response.teacher_logprobs_T is not None
-    return response.teacher_logprobs_T
-
-
-def plain_logprobs(model: str, prompt: np.ndarray, response: np.ndarray):
-    ids = torch.from_numpy(np.concatenate([prompt, response])).long()
-    with torch.no_grad():
-        logits = AutoModelForCausalLM.from_pretrained(model).eval()(ids[None]).logits[0]
-    logprobs = torch.log_softmax(logits, dim=-1).numpy()
-    start = len(prompt) - 1
-    return logprobs[np.arange(start, start + len(response)), response], logprobs[start]
-
-
-PROMPTS = [make_prompt(5, 6, 7, ordinal=0), make_prompt(9, ordinal=1), make_prompt(4, 4, ordinal=2)]
+from tests.actors.small_teacher import (
+    BLACK_BOX,
+    PROMPTS,
+    VOCAB,
+    FakeEngine,
+    break_token,
+    logprobs,
+    make_prompt,
+    make_server,
+    make_trajectory,
+    plain_logprobs,
+    save_teacher,
+)
 
 
 def test_respond_gives_the_engine_s_response_with_the_teacher_s_log_probabilities(tmp_path: Path):
@@ -143,7 +34,7 @@ def test_respond_gives_the_engine_s_response_with_the_teacher_s_log_probabilitie
     responses = make_server(model, tmp_path, engine=engine).respond(PROMPTS)
     assert engine.generated == [[5, 6, 7], [9], [4, 4]]
     for prompt, response in zip(PROMPTS, responses, strict=True):
-        expected_T, _ = plain_logprobs(model, prompt.prompt_ids_P, response.ids_T)
+        expected_T = plain_logprobs(model, prompt.prompt_ids_P, response.ids_T)
         assert response.behaviour_logprobs_T is None  # not drawn by the student
         np.testing.assert_allclose(logprobs(response), expected_T, atol=1e-5)
 
@@ -164,6 +55,18 @@ def test_the_same_prompt_has_the_same_response_in_every_epoch_sample_and_batch(t
     assert alone.ids_T.tolist() == first.ids_T.tolist()  # nor does it depend on the batch
 
 
+def test_several_draws_for_a_prompt_are_used_in_turn_by_rows_and_epochs(tmp_path: Path):
+    model, engine = save_teacher(tmp_path / "p"), FakeEngine()
+    server = make_server(model, engine=engine, draws=2)
+    uses = [(0, 0), (1, 0), (2, 0), (0, 1), (1, 1)]  # (ordinal, epoch); the row follows the ordinal
+    prompts = [make_prompt(5, 6, ordinal=ordinal, epoch=epoch) for ordinal, epoch in uses]
+    drawn = [response.ids_T.tolist() for response in server.respond(prompts)]
+    assert drawn[0] == drawn[2] == drawn[4] != drawn[1] == drawn[3]
+    assert engine.generated == [[5, 6], [5, 6]]
+    once = make_server(model, engine=FakeEngine()).respond(prompts[:1])[0]
+    assert once.ids_T.tolist() == drawn[0]  # the first draw is the same however many follow
+
+
 def test_a_second_run_finds_everything_and_starts_no_engine(tmp_path: Path):
     model = save_teacher(tmp_path / "p")
     first = make_server(model, tmp_path / "cache", engine=FakeEngine())
@@ -179,6 +82,8 @@ def test_a_second_run_finds_everything_and_starts_no_engine(tmp_path: Path):
         "cache_misses": 0,
         "generated_tokens": 0,
         "scored_tokens": 0,
+        "answered_tokens": sum(len(response.ids_T) for response in found),
+        "judged_tokens": 0,
         "cache_corrupt": 0,
         "cache_failures": 0,
     }
@@ -273,12 +178,12 @@ def test_cache_off_writes_nothing_but_still_draws_once_a_run(tmp_path: Path):
 def test_gold_responses_start_no_engine_and_are_scored_once(tmp_path: Path):
     model = save_teacher(tmp_path / "p")
     prompts = [make_prompt(5, 6, gold=[7, 8, 1]), make_prompt(5, 6, ordinal=1, gold=[9, 1])]
-    server = make_server(model, tmp_path, response="gold")
+    server = make_server(model, tmp_path, source="gold")
     responses = server.respond(prompts)
     assert [response.ids_T.tolist() for response in responses] == [[7, 8, 1], [9, 1]]
     assert {response.finish_reason for response in responses} == {"stop"}
     for prompt, response in zip(prompts, responses, strict=True):
-        expected_T, _ = plain_logprobs(model, prompt.prompt_ids_P, response.ids_T)
+        expected_T = plain_logprobs(model, prompt.prompt_ids_P, response.ids_T)
         np.testing.assert_allclose(logprobs(response), expected_T, atol=1e-5)
     server.respond(prompts)
     assert server.statistics()["scored_tokens"] == 5
@@ -286,50 +191,16 @@ def test_gold_responses_start_no_engine_and_are_scored_once(tmp_path: Path):
 
 
 def test_a_row_without_a_gold_response_is_named(tmp_path: Path):
-    server = make_server(save_teacher(tmp_path / "p"), response="gold")
+    server = make_server(save_teacher(tmp_path / "p"), source="gold")
     with pytest.raises(DataError, match=r"row 107 has no gold response"):
         server.respond([make_prompt(5, gold=[1]), make_prompt(5, ordinal=7)])
 
 
-@pytest.mark.parametrize("first_token", [True, False])
-def test_score_joins_prompt_teacher_and_student(tmp_path: Path, first_token: bool):
-    model = save_teacher(tmp_path / "p")
-    server = make_server(model, engine=FakeEngine(), first_token_distribution=first_token)
-    trajectories = [
-        make_trajectory(PROMPTS[0], 3, 1),
-        make_trajectory(PROMPTS[1], 8, 8, 8, 2, 1, version=4),
-        make_trajectory(PROMPTS[2], 60),
-    ]
-    teacher_responses = server.respond(PROMPTS)
-
-    tuples = server.score(trajectories, teacher_responses)
-
-    assert [item.weight_version for item in tuples] == [3, 4, 3]
-    for item, trajectory, teacher in zip(tuples, trajectories, teacher_responses, strict=True):
-        assert item.prompt is trajectory.prompt
-        assert item.teacher_response is teacher
-        student = item.student_response
-        assert student is not None
-        assert student.ids_T is trajectory.response.ids_T
-        assert student.behaviour_logprobs_T is trajectory.response.behaviour_logprobs_T
-        expected_T, expected_first_V = plain_logprobs(
-            model, item.prompt.prompt_ids_P, student.ids_T
-        )
-        np.testing.assert_allclose(logprobs(student), expected_T, atol=1e-5)
-        if first_token:
-            assert item.teacher_first_token_logprobs_V is not None
-            np.testing.assert_allclose(
-                item.teacher_first_token_logprobs_V, expected_first_V, atol=1e-5
-            )
-        else:
-            assert item.teacher_first_token_logprobs_V is None
-
-
 def test_a_black_box_teacher_scores_nothing_and_a_later_run_reuses_its_responses(tmp_path: Path):
     model = save_teacher(tmp_path / "p")
-    black_box = make_server(model, tmp_path, engine=FakeEngine(), needs_logprobs=False)
+    black_box = make_server(model, tmp_path, engine=FakeEngine(), needs=BLACK_BOX)
     drawn = black_box.respond(PROMPTS)
-    (item, *_) = black_box.score([make_trajectory(p, 3, 1) for p in PROMPTS], drawn)
+    (item, *_) = black_box.judge(PROMPTS, drawn, [make_trajectory(p, 3, 1) for p in PROMPTS])
     assert drawn[0].teacher_logprobs_T is None
     assert item.student_response is not None and item.student_response.teacher_logprobs_T is None
     assert item.teacher_first_token_logprobs_V is None
@@ -345,7 +216,7 @@ def test_a_black_box_teacher_scores_nothing_and_a_later_run_reuses_its_responses
 
 
 def test_a_gold_black_box_needs_neither_engine_nor_cache(tmp_path: Path):
-    server = make_server(save_teacher(tmp_path / "p"), response="gold", needs_logprobs=False)
+    server = make_server(save_teacher(tmp_path / "p"), source="gold", needs=BLACK_BOX)
     (response,) = server.respond([make_prompt(5, gold=[7, 1])])
     assert response.ids_T.tolist() == [7, 1] and response.teacher_logprobs_T is None
 
@@ -376,7 +247,7 @@ def test_the_vllm_scorer_shares_the_engine_and_refuses_first_token_distributions
     model, engine = save_teacher(tmp_path / "p"), FakeEngine()
     server = make_server(model, engine=engine, scorer="vllm", first_token_distribution=False)
     prompt = make_prompt(5, 6, 7)
-    (item,) = server.score([make_trajectory(prompt, 3, 1)], server.respond([prompt]))
+    (item,) = server.judge([prompt], server.respond([prompt]), [make_trajectory(prompt, 3, 1)])
     assert logprobs(item.student_response).tolist() == [-3.0, -4.0]
     with pytest.raises(ValidationError, match=r"set teacher\.first_token_distribution=false"):
         TeacherConfig.model_validate({"scorer": "vllm"})
@@ -388,9 +259,9 @@ def test_a_token_outside_the_vocabulary_names_the_prompt(tmp_path: Path, bad_id:
     message = rf"prompt 0/4/0 \(row 104\) holds token id .*vocabulary of {VOCAB}"
     with pytest.raises(DataError, match=message):
         server.respond([make_prompt(5), make_prompt(5, bad_id, ordinal=4)])
-    trajectory = make_trajectory(make_prompt(5, ordinal=4), 3, bad_id)
+    prompt = make_prompt(5, ordinal=4)
     with pytest.raises(DataError, match=message):
-        server.score([trajectory], [trajectory.response])
+        server.judge([prompt], [], [make_trajectory(prompt, 3, bad_id)])
 
 
 def test_a_sequence_longer_than_the_teacher_s_context_names_the_prompt(tmp_path: Path):
@@ -403,22 +274,50 @@ def test_a_sequence_longer_than_the_teacher_s_context_names_the_prompt(tmp_path:
         server.respond([make_prompt(*[5] * 32, ordinal=4)])
 
 
-def test_log_probabilities_that_are_not_finite_name_the_uid_and_are_not_cached(tmp_path: Path):
+def test_a_log_probability_that_is_none_stays_in_its_tuple_and_is_not_cached(tmp_path: Path):
     model = save_teacher(tmp_path / "p")
-    broken = GPT2LMHeadModel.from_pretrained(model)
-    with torch.no_grad():
-        broken.transformer.wte.weight[9] = torch.nan  # seen by the second prompt's input only
-    broken.lm_head.weight = torch.nn.Parameter(torch.ones(VOCAB, WIDTH))
-    broken.config.tie_word_embeddings = False
-    broken.save_pretrained(model)
+    break_token(model, 9)  # the second prompt's only token
     server = make_server(model, tmp_path, engine=FakeEngine())
+    answers = server.respond(PROMPTS)
+    assert [np.isnan(logprobs(answer)).all() for answer in answers] == [False, True, False]
+
+    tuples = server.judge(PROMPTS, answers, [make_trajectory(prompt, 3) for prompt in PROMPTS])
+
+    assert [item.is_finite() for item in tuples] == [True, False, True]
+    assert np.isnan(logprobs(tuples[1].student_response)).all()
+    again = make_server(model, tmp_path, engine=FakeEngine())
+    again.respond(PROMPTS)
+    assert again.statistics()["cache_hits"] == 2
+    assert again.statistics()["cache_misses"] == 1
+
+
+def test_a_log_probability_that_is_none_is_an_error_in_an_evaluation(tmp_path: Path):
+    model = save_teacher(tmp_path / "p")
+    break_token(model, 9)
+    server = make_server(model, needs=BLACK_BOX)
+    responses = [make_trajectory(prompt, 3).response for prompt in PROMPTS]
     with pytest.raises(NonFiniteError, match=r"for 0/1/0 \(row 101\) are not finite"):
-        server.respond(PROMPTS)
-    with pytest.raises(NonFiniteError, match=r"for 0/1/0 \(row 101\)"):
-        server.respond([PROMPTS[1]])
-    trajectories = [make_trajectory(prompt, 3) for prompt in PROMPTS]
-    with pytest.raises(NonFiniteError, match=r"for 0/1/0"):
-        server.score(trajectories, [trajectory.response for trajectory in trajectories])
+        server.score_responses(PROMPTS, responses)
+
+
+def test_a_teacher_that_gives_no_numbers_is_an_error_at_the_start_where_they_are_needed(
+    tmp_path: Path,
+):
+    model = save_teacher(tmp_path / "p")
+    break_token(model, 0)
+    with pytest.raises(NonFiniteError, match=rf"teacher {model} gives .* not finite; check its we"):
+        make_server(model, engine=FakeEngine()).warm_up()
+    make_server(model, engine=FakeEngine(), needs=BLACK_BOX).warm_up()
+
+
+def test_a_vocabulary_that_does_not_cover_the_tokenizer_is_an_error_at_the_start(tmp_path: Path):
+    tokenizer = train_tokenizer(["some words"], 300, tmp_path / "tokenizer")
+    server = make_server(
+        save_teacher(tmp_path / "p"), engine=FakeEngine(), needs=BLACK_BOX, tokenizer=tokenizer
+    )
+    message = rf"vocabulary of {VOCAB}, fewer than the {len(tokenizer)} tokens .* teacher\.model"
+    with pytest.raises(ConfigError, match=message):
+        server.warm_up()
 
 
 @pytest.mark.parametrize(
@@ -459,41 +358,19 @@ def test_close_ends_the_engine_that_was_started(tmp_path: Path):
     make_server(model, tmp_path).close()  # nothing started: nothing to end
 
 
+def test_only_what_the_objective_needs_is_started(tmp_path: Path):
+    model = save_teacher(tmp_path / "p")
+    make_server(model, needs=("student_response", "teacher_logprobs")).warm_up()  # no engine
+    make_server(model, source="gold").warm_up()
+    engine = FakeEngine()
+    black_box = make_server(model, engine=engine, needs=BLACK_BOX)
+    (tmp_path / "p" / "model.safetensors").write_bytes(b"")  # no scorer can be loaded any more
+    black_box.warm_up()
+    assert engine.warm
+
+
 def test_empty_calls_start_nothing(tmp_path: Path):
     server = make_server(save_teacher(tmp_path / "p"), tmp_path)
     assert server.respond([]) == []
-    assert server.score([], []) == []
+    assert server.judge([], [], []) == []
     assert server.generate([], Sampling(temperature=0.0, top_p=1.0, max_new_tokens=8)) == []
-
-
-@pytest.mark.engine
-def test_real_vllm_draws_the_same_response_twice_and_both_scorers_agree(tmp_path: Path):
-    from actors.vllm_environment import vllm_environment
-
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in vllm_environment(threads=1, kv_cache_gib=0.25).items():
-            patch.setenv(name, value)
-        model = save_teacher(tmp_path / "p")
-        sampling = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=8)
-        config = TeacherConfig.model_validate(
-            {"sampling": sampling, "first_token_distribution": False}
-        )
-        by_torch = TeacherServer(config, model=model, seed=0, cache_folder=None)
-        responses = by_torch.respond(PROMPTS)
-        assert by_torch._engine is not None
-        by_vllm = TeacherServer(
-            config.model_copy(update={"scorer": "vllm"}),
-            model=model,
-            seed=0,
-            cache_folder=None,
-            start_engine=by_torch._running_engine,
-        )
-        again = by_vllm.respond([replace(p, uid=Uid(1, 9, 0)) for p in reversed(PROMPTS)])
-        for left, right in zip(responses, reversed(again), strict=True):
-            assert left.ids_T.tolist() == right.ids_T.tolist()
-            np.testing.assert_allclose(logprobs(left), logprobs(right), atol=1e-4)
-        generated = by_torch.generate(PROMPTS, sampling)
-        scored, _ = by_torch.score_responses(PROMPTS, generated)
-        for left, right in zip(generated, scored, strict=True):
-            np.testing.assert_allclose(logprobs(left), logprobs(right), atol=1e-4)
-        by_torch.close()

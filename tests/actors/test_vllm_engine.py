@@ -55,11 +55,15 @@ def sampling(temperature: float = 1.0, top_p: float = 1.0, max_new_tokens: int =
 
 
 @torch.no_grad()
-def expected_logprobs(model: PreTrainedModel, ids: np.ndarray) -> np.ndarray:
-    """(L-1,) by a transformers forward of the whole sequence."""
+def expected_distributions(model: PreTrainedModel, ids: np.ndarray) -> np.ndarray:
+    """(L-1, V) by a transformers forward of the whole sequence."""
     tensor = torch.from_numpy(ids.astype(np.int64))
-    logprobs = model(tensor[None]).logits[0, :-1].float().log_softmax(-1)
-    return logprobs.gather(-1, tensor[1:, None])[:, 0].numpy()
+    return model(tensor[None]).logits[0, :-1].float().log_softmax(-1).numpy()
+
+
+def expected_logprobs(model: PreTrainedModel, ids: np.ndarray) -> np.ndarray:
+    """(L-1,), the entries of the tokens that are there."""
+    return expected_distributions(model, ids)[np.arange(len(ids) - 1), ids[1:]]
 
 
 def test_the_environment_is_text_and_rounds_the_cache_up():
@@ -177,6 +181,23 @@ def test_prompt_logprobs_agree_with_a_forward_also_where_the_context_is_full():
         (found,) = engine.prompt_logprobs([ids])
         np.testing.assert_allclose(found, expected_logprobs(model, ids), atol=1e-4)
         assert found.dtype == np.float32
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("k", [1, 20])
+def test_the_likeliest_tokens_agree_with_a_forward_whatever_token_is_there(k: int):
+    engine, model = shared()
+    rng = np.random.default_rng(2)
+    sequences = [rng.integers(0, VOCABULARY, n).astype(np.int32) for n in (2, 37, CONTEXT)]
+    for ids, (top_ids, top_logprobs) in zip(
+        sequences, engine.prompt_distributions(sequences, k), strict=True
+    ):
+        expected = expected_distributions(model, ids)
+        assert top_ids.shape == (len(ids) - 1, k) and top_ids.dtype == np.int32
+        assert (top_ids == np.argsort(-expected, axis=1)[:, :k]).all()
+        expected_top = np.take_along_axis(expected, top_ids, axis=1)
+        np.testing.assert_allclose(top_logprobs, expected_top, atol=1e-4)
+        assert top_logprobs.dtype == np.float32
 
 
 @pytest.mark.engine
