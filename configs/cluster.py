@@ -35,6 +35,10 @@ class ClusterConfig(Section):
     """Resources of one teacher server."""
     learner: RoleResources = RoleResources()
     """Resources of one learner rank."""
+    offline: RoleResources = RoleResources()
+    """Resources of the sampler that keeps the initial weights, where negatives want one."""
+    reference: RoleResources = RoleResources()
+    """Resources of the scorer by the initial student, where the objective wants one."""
     start_timeout_seconds: float = Field(default=600.0, gt=0)
     """Longest wait for an actor to be placed and to come up, its model loaded."""
     call_timeout_seconds: float = Field(default=600.0, gt=0)

@@ -14,6 +14,11 @@ class EvaluationConfig(Section):
     """Sampled responses per validation prompt (the field averages five seeds)."""
     max_new_tokens: int | None = Field(default=None, ge=1)
     """Longest evaluated response; None: as the student's sampling says."""
+    generate: bool = True
+    """Draw responses and score them, which takes a sampler even where the objective takes none;
+    False: measure the likelihood of the gold responses alone."""
+    reverse_kl: bool = True
+    """Have the drawn responses scored by the teacher where there is one that can."""
     teacher: bool = True
     """Also evaluate the teacher, once."""
     logged_samples: int = Field(default=4, ge=0)

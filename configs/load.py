@@ -1,25 +1,25 @@
 """From a recipe and overrides to a checked RunConfig, and back to YAML.
 
-A recipe is a YAML file that says what differs from the defaults. An override is
-``dotted.key=value``; the value is YAML, except where the key takes only text. Imports nothing
-heavy: a mistake in a config is answered in a fraction of a second.
+A recipe is a YAML file that says what differs from the defaults, or with ``extends: RECIPE``
+from another recipe. An override is ``dotted.key=value``; the value is YAML, except where the key
+takes only text. Imports nothing heavy: a mistake in a config is answered in a fraction of a
+second.
 """
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from configs.base import Section
 from configs.complaints import complaint
 from configs.errors import ConfigError
 from configs.keys import known_keys, misplaced_switch, nearest_key, slots, unknown_key
-from configs.overrides import Tree, set_key, split_override
+from configs.overrides import Tree, lay_over, set_key, split_override
 from configs.run import RunConfig
-from configs.yaml_text import describe, parse_yaml, write_yaml
+from configs.yaml_files import named_file, names_in, read_mapping
+from configs.yaml_text import write_yaml
 
 RECIPES = Path(__file__).parent / "recipes"
 """Folder of the recipes that can be named without a path."""
@@ -34,7 +34,7 @@ def load(recipe: str | None = None, overrides: Sequence[str] = ()) -> RunConfig:
     Raises ConfigError, one line, for anything that is wrong with either.
     """
     path = recipe_path(recipe or DEFAULT_RECIPE)
-    tree = _read(path)
+    tree = _read_whole(path)
     given: dict[str, str] = {}
     # Types first: what a type changes is the recipe's section, not the other overrides.
     split = [(*split_override(override), override) for override in overrides]
@@ -66,41 +66,29 @@ def dump(config: RunConfig) -> str:
 
 def recipe_names() -> list[str]:
     """Return the names of the recipes that come with the project."""
-    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+    return names_in(RECIPES)
 
 
 def recipe_path(recipe: str) -> Path:
     """Return the file of a recipe name or path; ConfigError names the known ones."""
-    path = Path(recipe).expanduser()
-    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
-        if not path.is_file():
-            raise ConfigError(f"recipe file {path} does not exist (looked for {path.absolute()})")
-        return path
-    names = recipe_names()
-    if recipe not in names:
-        near = get_close_matches(recipe, names, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ConfigError(
-            f"unknown recipe {recipe!r}: {hint}the recipes are {', '.join(names) or 'none'}; "
-            "a file is given by its path, ending in .yaml"
-        )
-    return RECIPES / f"{recipe}.yaml"
+    return named_file("recipe", recipe, RECIPES)
 
 
-def _read(path: Path) -> Tree:
-    try:
-        tree = parse_yaml(path.read_text(encoding="utf-8-sig"))
-    except yaml.YAMLError as error:
-        line, message = describe(error)
-        where = f"{path}, line {line}" if line else str(path)
-        raise ConfigError(f"recipe {where}: not valid YAML: {message}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"recipe {path} cannot be read: {error}") from None
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict) or not all(isinstance(key, str) for key in tree):
-        raise ConfigError(f"recipe {path}: a mapping of sections is expected at the top")
-    return tree
+def _read_whole(path: Path, below: tuple[Path, ...] = ()) -> Tree:
+    """Return a recipe's tree, laid over that of the recipe which it extends."""
+    tree = read_mapping("recipe", path)
+    base = tree.pop("extends", None)
+    if base is None:
+        return tree
+    if not isinstance(base, str):
+        raise ConfigError(f"recipe {path}: extends takes a recipe's name or path, got {base!r}")
+    beside = path.parent / base
+    base_path = beside if beside.is_file() else recipe_path(base)
+    if base_path in (path, *below):
+        raise ConfigError(f"recipe {path} extends itself, by way of {base_path}")
+    whole = _read_whole(base_path, (path, *below))
+    lay_over(whole, tree, RunConfig)
+    return whole
 
 
 def _name_types(tree: Tree, section: type[BaseModel]) -> None:

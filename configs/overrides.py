@@ -1,4 +1,4 @@
-"""Overrides: ``dotted.key=value`` written into a recipe's tree."""
+"""What is laid over a recipe's tree: another recipe, and overrides ``dotted.key=value``."""
 
 from typing import Any
 
@@ -45,16 +45,34 @@ def set_key(tree: Tree, key: str, text: str) -> None:
         section = slot.section(tree) if slot else None
     leaf = slots(section).get(last) if section else None
     tree[last] = _parse(key, text, text_only=leaf is not None and leaf.text_only)
-    if last == "type" and slot is not None:
+    if last == "type" and slot is not None and slot.section(tree) not in (None, section):
         _keep_common(tree, slot)
 
 
+def lay_over(tree: Tree, upper: Tree, section: type[BaseModel] | None) -> None:
+    """Write what ``upper`` says into ``tree``, section by section; a leaf replaces a leaf."""
+    known = slots(section) if section else {}
+    for name, value in upper.items():
+        slot, lower = known.get(name), tree.get(name)
+        if not isinstance(value, dict) or not isinstance(lower, dict):
+            tree[name] = value
+            continue
+        if slot is not None and len(slot.sections) > 1 and "type" in value:
+            before = slot.section(lower)
+            lower["type"] = value["type"]
+            if slot.section(lower) not in (None, before):
+                _keep_common(lower, slot)
+        lay_over(lower, value, slot.section(lower) if slot else None)
+
+
 def _keep_common(tree: Tree, slot: Slot) -> None:
-    """Drop what the recipe says about another member of the union than the one now chosen."""
-    member = slot.section(tree)
-    if member is not None:
-        for name in set(tree) - set(slots(member)):
-            del tree[name]
+    """Drop what the recipe says about another member of the union than the one now chosen.
+
+    Only what every member has means the same in all of them: one objective's beta is not
+    another's.
+    """
+    for name in set(tree) - set.intersection(*(set(slots(member)) for member in slot.sections)):
+        del tree[name]
 
 
 def _parse(key: str, text: str, *, text_only: bool) -> Any:

@@ -2,13 +2,19 @@
 
 import asyncio
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import Any
 
+from actors.reference import ReferenceServer
 from actors.student import StudentSampler
 from actors.teacher import TeacherServer
 from actors.vllm_environment import vllm_environment
 from configs.run import RunConfig
+from configs.student import StudentConfig
+from configs.teacher import TeacherConfig
 from orchestration.launcher import Launcher
 from orchestration.learner_group import LearnerGroup
 from orchestration.replay import ReplayQueue
@@ -31,10 +37,19 @@ class Roles:
     teachers: list[Role]
     learner: LearnerGroup
     queue: Role
+    offline: Role | None = None
+    """A sampler that keeps the initial weights, for the offline share of negatives."""
+    reference: Role | None = None
+    """Scores responses by the initial student."""
+
+    def engines(self) -> list[Role]:
+        """Every role that generates or scores."""
+        extra = [role for role in (self.offline, self.reference) if role is not None]
+        return [*self.samplers, *self.teachers, *extra]
 
     def all(self) -> list[Role]:
         """Every role, in the order in which they are stopped: consumers first."""
-        return [*self.learner.ranks, *self.samplers, *self.teachers, self.queue]
+        return [*self.learner.ranks, *self.engines(), self.queue]
 
     async def stop(self) -> None:
         """Close every part and end its process."""
@@ -44,27 +59,29 @@ class Roles:
 def role_counts(config: RunConfig) -> dict[str, int]:
     """How many actors of each role the objective needs."""
     return {
-        "sampler": config.student.replicas if config.uses_student else 0,
+        "sampler": config.student.replicas if config.uses_sampler else 0,
         "teacher": config.teacher.replicas if config.uses_teacher else 0,
         "learner": config.learner.ranks,
+        "offline": int(config.negatives.offline_share > 0 and config.learns_from_student),
+        "reference": int("reference_logprobs" in config.objective.needs),
     }
 
 
-async def start_roles(config: RunConfig, models: Models, launcher: Launcher) -> Roles:
+async def start_roles(
+    config: RunConfig, models: Models, tokenizer: Any, launcher: Launcher
+) -> Roles:
     """Place the roles and bring them up side by side; ``launcher.require`` was asked before."""
     counts = role_counts(config)
     threads = max(1, launcher.cores // sum(counts.values()))
+    place = Placing(config, models, tokenizer, launcher, threads)
+    replay = config.replay.model_copy(update={"max_policy_lag": config.lag_bound})
     roles = Roles(
-        samplers=[
-            sampler_role(config, models, launcher, threads, i) for i in range(counts["sampler"])
-        ],
-        teachers=[
-            teacher_role(config, models, launcher, threads, i) for i in range(counts["teacher"])
-        ],
-        learner=LearnerGroup(
-            [_learner(config, models, launcher, threads, i) for i in range(counts["learner"])]
-        ),
-        queue=launcher.role("queue", partial(ReplayQueue, config.replay), asynchronous=True),
+        samplers=[place.sampler(f"sampler-{i}") for i in range(counts["sampler"])],
+        teachers=[place.teacher(f"teacher-{i}") for i in range(counts["teacher"])],
+        learner=LearnerGroup([place.learner(i) for i in range(counts["learner"])]),
+        queue=launcher.role("queue", partial(ReplayQueue, replay), asynchronous=True),
+        offline=place.sampler("offline-0") if counts["offline"] else None,
+        reference=place.reference("reference-0") if counts["reference"] else None,
     )
     try:
         timeout = config.cluster.start_timeout_seconds
@@ -76,58 +93,87 @@ async def start_roles(config: RunConfig, models: Models, launcher: Launcher) -> 
     return roles
 
 
-def sampler_role(
-    config: RunConfig, models: Models, launcher: Launcher, threads: int, index: int
-) -> Role:
-    """Place one student sampler."""
-    section = config.student
-    if section.weight_transfer == "auto" and (config.learner.ranks > 1 or config.cluster.local):
-        # vLLM's CUDA transports are driven by a learner of one rank, from a process of its own.
-        section = section.model_copy(update={"weight_transfer": "object_store"})
-    build = partial(
-        StudentSampler,
-        section,
-        model=models.student,
-        seed=config.seed,
-        exit_on_engine_death=not config.cluster.local,
-    )
-    environment = vllm_environment(
-        threads=section.threads or threads, kv_cache_gib=section.kv_cache_gib
-    )
-    return launcher.role(f"sampler-{index}", build, environment=environment)
+@dataclass(frozen=True)
+class Placing:
+    """Places one role at a time; every part is built where it will live."""
 
+    config: RunConfig
+    models: Models
+    tokenizer: Any
+    launcher: Launcher
+    threads: int
+    """CPU threads of a role whose section names none."""
 
-def teacher_role(
-    config: RunConfig, models: Models, launcher: Launcher, threads: int, index: int
-) -> Role:
-    """Place one teacher server."""
-    section = config.teacher
-    assert models.teacher is not None, "an objective that uses a teacher has one"
-    build = partial(
-        TeacherServer,
-        section,
-        model=models.teacher,
-        seed=config.seed,
-        cache_folder=config.cache.expanduser() / "teacher" if section.cache else None,
-        needs_logprobs="teacher_logprobs" in config.objective.needs,
-        exit_on_engine_death=not config.cluster.local,
-    )
-    environment = vllm_environment(
-        threads=section.threads or threads, kv_cache_gib=section.kv_cache_gib
-    )
-    return launcher.role(f"teacher-{index}", build, environment=environment)
+    def sampler(self, name: str) -> Role:
+        """Place one student sampler."""
+        section, config = self.config.student, self.config
+        cuda_push = config.learner.ranks == 1 and not config.cluster.local
+        if section.weight_transfer == "auto" and not (cuda_push and config.push_every == 1):
+            # vLLM's CUDA transports are driven by a learner of one rank, from a process of its
+            # own, and cannot bring a snapshot back.
+            section = section.model_copy(update={"weight_transfer": "object_store"})
+        build = partial(
+            StudentSampler,
+            section,
+            model=self.models.student,
+            seed=config.seed,
+            exit_on_engine_death=not config.cluster.local,
+        )
+        return self._engine(name, build, section)
 
+    def teacher(self, name: str) -> Role:
+        """Place one teacher server."""
+        section, config = self.config.teacher, self.config
+        build = partial(
+            TeacherServer,
+            section,
+            model=self.models.teacher,
+            seed=config.seed,
+            cache_folder=self._cache() if section.cache else None,
+            needs=config.objective.needs,
+            response=config.response_source,
+            tokenizer=self.tokenizer,
+            exit_on_engine_death=not config.cluster.local,
+        )
+        if isinstance(section, TeacherConfig):
+            return self._engine(name, build, section)
+        return self.launcher.role(name, build)
 
-def _learner(
-    config: RunConfig, models: Models, launcher: Launcher, threads: int, index: int
-) -> Role:
-    build = partial(_build_learner, config, models.student, index)
-    environment = {"OMP_NUM_THREADS": str(config.learner.threads or threads)}
-    if config.cluster.address is None and "RAY_ADDRESS" not in os.environ:
-        environment["MASTER_ADDR"] = "127.0.0.1"  # all ranks are on this machine
-    if not config.cluster.learner.gpus:
-        environment["DS_ACCELERATOR"] = "cpu"
-    return launcher.role(f"learner-{index}", build, environment=environment)
+    def reference(self, name: str) -> Role:
+        """Place the scorer by the initial student."""
+        section = self.config.student
+        build = partial(
+            ReferenceServer,
+            self.models.student,
+            dtype=section.dtype,
+            revision=section.revision if self.models.student == section.model else None,
+            trust_remote_code=section.trust_remote_code,
+            batch_tokens=self.config.learner.micro_batch_tokens,
+            cache_folder=self._cache(),
+        )
+        return self._engine(name, build, section)
+
+    def learner(self, index: int) -> Role:
+        """Place one learner rank."""
+        config = self.config
+        build = partial(_build_learner, config, self.models.student, index)
+        environment = {"OMP_NUM_THREADS": str(config.learner.threads or self.threads)}
+        if config.cluster.address is None and "RAY_ADDRESS" not in os.environ:
+            environment["MASTER_ADDR"] = "127.0.0.1"  # all ranks are on this machine
+        if not config.cluster.learner.gpus:
+            environment["DS_ACCELERATOR"] = "cpu"
+        return self.launcher.role(f"learner-{index}", build, environment=environment)
+
+    def _engine(
+        self, name: str, build: Callable[[], Any], section: StudentConfig | TeacherConfig
+    ) -> Role:
+        environment = vllm_environment(
+            threads=section.threads or self.threads, kv_cache_gib=section.kv_cache_gib
+        )
+        return self.launcher.role(name, build, environment=environment)
+
+    def _cache(self) -> Path:
+        return self.config.cache.expanduser() / "teacher"
 
 
 def _build_learner(config: RunConfig, model: str, rank: int) -> object:

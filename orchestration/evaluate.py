@@ -2,16 +2,24 @@
 
 import argparse
 import asyncio
+import dataclasses
 import json
+import math
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from configs.errors import DpkdError
 from configs.load import load
 from configs.run import RunConfig
 from orchestration.ray_auth import settle_authentication
+from orchestration.roles import Role
+
+if TYPE_CHECKING:
+    from orchestration.assembly import Placing
+    from orchestration.evaluator import Evaluator
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,11 +27,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(sys.argv[1:] if arguments is None else arguments)
     try:
         recipe = options.recipe or _recipe_beside(options.model)
-        scores = asyncio.run(_evaluate(_config(options, recipe), options.teacher is not None))
+        config = _config(options, recipe)
+        found = asyncio.run(_evaluate(config, options.teacher is not None, options.noise))
     except DpkdError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code
     about = {"model": options.model, "data": str(options.data), "recipe": recipe}
+    scores = found[0] if options.noise is None else {"noise": found}
     print(json.dumps({**about, **scores}, indent=2))  # noqa: T201
     return 0
 
@@ -55,9 +65,12 @@ def _config(options: argparse.Namespace, recipe: str) -> RunConfig:
     )
 
 
-async def _evaluate(config: RunConfig, with_teacher: bool) -> dict[str, Any]:
+async def _evaluate(
+    config: RunConfig, with_teacher: bool, sigmas: Sequence[float] | None
+) -> list[dict[str, Any]]:
+    """Return the scores of the model, or of a noisy copy for each of ``sigmas``."""
     settle_authentication(config.cluster)
-    from orchestration.assembly import Models, sampler_role, teacher_role
+    from orchestration.assembly import Models, Placing
     from orchestration.evaluator import Evaluator
     from orchestration.inputs import open_prompts, open_tokenizer
     from orchestration.launcher import make_launcher
@@ -74,18 +87,49 @@ async def _evaluate(config: RunConfig, with_teacher: bool) -> dict[str, Any]:
     )
     with make_launcher(config.cluster, namespace="dpkd-evaluate") as launcher:
         launcher.require({"sampler": 1, "teacher": int(with_teacher)})
-        sampler = sampler_role(config, models, launcher, launcher.cores, 0)
-        teacher = (
-            teacher_role(config, models, launcher, launcher.cores, 0) if with_teacher else None
-        )
-        roles = [role for role in (sampler, teacher) if role]
+        place = Placing(config, models, tokenizer, launcher, launcher.cores)
+        teacher = place.teacher("teacher-0") if with_teacher else None
         try:
-            timeout = config.cluster.start_timeout_seconds
-            await asyncio.gather(*(role.call("build", timeout=timeout) for role in roles))
-            scores, _ = await evaluator.student([sampler], teacher)
+            return await _measure(place, evaluator, teacher, sigmas)
         finally:
-            await asyncio.gather(*(role.stop() for role in roles))
-    return scores.rounded()
+            if teacher:
+                await teacher.stop()
+
+
+async def _measure(
+    place: "Placing", evaluator: "Evaluator", teacher: Role | None, sigmas: Sequence[float] | None
+) -> list[dict[str, Any]]:
+    """Start one sampler after another, the teacher beside the first, and measure each."""
+    timeout = place.config.cluster.start_timeout_seconds
+    found, starting = [], [teacher] if teacher else []
+    for number, (about, model) in enumerate(_versions(place.config, sigmas)):
+        models = dataclasses.replace(place.models, student=model)
+        sampler = dataclasses.replace(place, models=models).sampler(f"sampler-{number}")
+        try:
+            starting.append(sampler)
+            await asyncio.gather(*(role.call("build", timeout=timeout) for role in starting))
+            scores, _ = await evaluator.student([sampler], teacher)
+            found.append({**about, **scores.rounded()})
+        finally:
+            await sampler.stop()
+        starting = []
+    return found
+
+
+def _versions(
+    config: RunConfig, sigmas: Sequence[float] | None
+) -> Iterator[tuple[dict[str, float], str]]:
+    """Yield the model as it is, or one noisy copy at a time, with what to say of it."""
+    assert config.student.model
+    if sigmas is None:
+        yield {}, config.student.model
+        return
+    from orchestration.noisy_copy import write_noisy_copy
+
+    for sigma in sigmas:
+        with tempfile.TemporaryDirectory(prefix="dpkd-noise-") as folder:
+            write_noisy_copy(config.student.model, Path(folder), sigma=sigma, seed=config.seed)
+            yield {"sigma": sigma}, folder
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -97,6 +141,13 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("data", type=Path, help="JSONL, JSON, CSV or Parquet file")
     parser.add_argument("--teacher", help="teacher to measure the reverse KL to")
     parser.add_argument("--rows", type=_positive, default=64, help="rows to use (default: 64)")
+    parser.add_argument(
+        "--noise",
+        type=_sigmas,
+        metavar="SIGMA,...",
+        help="measure copies with Gaussian noise of so many standard deviations of each weight "
+        "tensor instead; drawn from the recipe's seed",
+    )
     parser.add_argument(
         "--recipe",
         help="recipe whose prompt template and sampling hold (default: the config.yaml of the run "
@@ -110,6 +161,13 @@ def _positive(text: str) -> int:
     if (value := int(text)) < 1:
         raise argparse.ArgumentTypeError("at least 1 row is needed")
     return value
+
+
+def _sigmas(text: str) -> list[float]:
+    sigmas = [float(part) for part in text.split(",")]
+    if not all(0 <= sigma < math.inf for sigma in sigmas):
+        raise argparse.ArgumentTypeError("standard deviations of 0 or more are needed")
+    return sigmas
 
 
 if __name__ == "__main__":

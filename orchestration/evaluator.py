@@ -11,7 +11,8 @@ from typing import Any
 from configs.evaluation import EvaluationConfig
 from configs.sampling import Sampling
 from configs.wire import Prompt, Response, Trajectory
-from orchestration.quality import exact_match, rouge_l
+from orchestration.prompt_scores import PromptScores, mean_of
+from orchestration.quality import exact_match, rouge_l, words
 from orchestration.roles import Role
 
 
@@ -33,6 +34,22 @@ class Scores:
     """Mean negative log-likelihood of the gold responses, per token."""
     response_tokens: float | None = None
     """Mean length of the sampled responses."""
+    prompts: tuple[PromptScores, ...] = ()
+    """The same of every validation prompt, in their order."""
+
+    @classmethod
+    def of(cls, prompts: Sequence[PromptScores]) -> "Scores":
+        """Return the means over prompts, each of which has as many sampled responses."""
+        names = ("rouge_l", "exact_match", "greedy_rouge_l", "greedy_exact_match")
+        divergence = mean_of(prompts, "reverse_kl_nats")
+        tokens = mean_of(prompts, "response_tokens")
+        return cls(
+            **{name: mean_of(prompts, name) for name in names},
+            reverse_kl_nats=divergence,
+            reverse_kl_per_token=divergence / tokens if tokens and divergence is not None else None,
+            response_tokens=tokens,
+            prompts=tuple(prompts),
+        )
 
     def with_nll(self, nll_nats: float) -> "Scores":
         """Return the same scores with the gold likelihood filled in."""
@@ -40,7 +57,8 @@ class Scores:
 
     def rounded(self) -> dict[str, float]:
         """Return what is known, for summary.json."""
-        known = dataclasses.asdict(self)
+        names = (field.name for field in dataclasses.fields(self) if field.name != "prompts")
+        known = {name: getattr(self, name) for name in names}
         return {key: round(value, 4) for key, value in known.items() if value is not None}
 
 
@@ -63,28 +81,22 @@ class Evaluator:
         greedy = await self._draw(samplers, self.prompts, self._sampling(0.0))
         sampled = await self._draw(samplers, self._redrawn(), self._sampling(1.0))
         texts = self._texts([trajectory.response for trajectory in greedy])
-        scores = self._quality([trajectory.response for trajectory in sampled], texts)
-        return (await self._with_divergence(scores, sampled, teacher) if teacher else scores), texts
+        gaps = await self._log_ratios(sampled, teacher) if teacher else None
+        responses = [trajectory.response for trajectory in sampled]
+        return Scores.of(self._by_prompt(responses, texts, gaps)), texts
 
     async def teacher(self, teacher: Role) -> tuple[Scores, list[str]]:
         """Return the teacher's scores and its greedy texts; its reverse KL to itself is 0."""
         greedy = await teacher.call("generate", list(self.prompts), self._sampling(0.0))
         sampled = await teacher.call("generate", self._redrawn(), self._sampling(1.0))
         texts = self._texts(greedy)
-        scores = self._quality(sampled, texts)
-        return dataclasses.replace(scores, reverse_kl_nats=0.0, reverse_kl_per_token=0.0), texts
+        return Scores.of(self._by_prompt(sampled, texts, [0.0] * len(sampled))), texts
 
-    async def _with_divergence(
-        self, scores: Scores, sampled: list[Trajectory], teacher: Role
-    ) -> Scores:
+    async def _log_ratios(self, sampled: list[Trajectory], teacher: Role) -> list[float]:
         prompts = [trajectory.prompt for trajectory in sampled]
         drawn = [trajectory.response for trajectory in sampled]
         scored, _ = await teacher.call("score_responses", prompts, drawn)
-        gaps = [_log_ratio(response) for response in scored]
-        tokens = sum(len(trajectory.response.ids_T) for trajectory in sampled)
-        return dataclasses.replace(
-            scores, reverse_kl_nats=fmean(gaps), reverse_kl_per_token=sum(gaps) / tokens
-        )
+        return [_log_ratio(response) for response in scored]
 
     def _sampling(self, temperature: float) -> Sampling:
         return Sampling(temperature=temperature, top_p=1.0, max_new_tokens=self.max_new_tokens)
@@ -107,24 +119,41 @@ class Evaluator:
         )
         return [trajectory for part in drawn for trajectory in part]
 
-    def _quality(self, sampled: Sequence[Response], greedy: Sequence[str]) -> Scores:
-        tokens = fmean(len(response.ids_T) for response in sampled)
-        references = [prompt.references for prompt in self.prompts]
-        if not all(references):
-            return Scores(response_tokens=tokens)  # prompts alone: nothing to compare texts with
-        pairs = list(zip(self._texts(sampled), references * self.config.samples, strict=True))
-        best = list(zip(greedy, references, strict=True))
-        return Scores(
-            rouge_l=fmean(rouge_l(text, known) for text, known in pairs),
-            exact_match=fmean(exact_match(text, known) for text, known in pairs),
-            greedy_rouge_l=fmean(rouge_l(text, known) for text, known in best),
-            greedy_exact_match=fmean(exact_match(text, known) for text, known in best),
-            response_tokens=tokens,
-        )
+    def _by_prompt(
+        self, sampled: Sequence[Response], greedy: Sequence[str], gaps: Sequence[float] | None
+    ) -> list[PromptScores]:
+        """Score every prompt; ``sampled`` and ``gaps`` are in the order of ``_redrawn``."""
+        texts, count = self._texts(sampled), len(self.prompts)
+        return [
+            PromptScores(
+                row=prompt.row,
+                reverse_kl_nats=None if gaps is None else fmean(gaps[index::count]),
+                reference_words=self._reference_words(prompt),
+                response_tokens=fmean(len(drawn.ids_T) for drawn in sampled[index::count]),
+                **_quality(texts[index::count], greedy[index], prompt.references),
+            )
+            for index, prompt in enumerate(self.prompts)
+        ]
+
+    def _reference_words(self, prompt: Prompt) -> int | None:
+        if prompt.gold_ids_T is None:
+            return words(prompt.references[0]) if prompt.references else None
+        return words(self.tokenizer.decode(prompt.gold_ids_T.tolist(), skip_special_tokens=True))
 
     def _texts(self, responses: Sequence[Response]) -> list[str]:
         ids = [response.ids_T.tolist() for response in responses]
         return [self.tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens in ids]
+
+
+def _quality(sampled: Sequence[str], greedy: str, references: Sequence[str]) -> dict[str, float]:
+    if not references:
+        return {}  # a prompt alone: nothing to compare texts with
+    return {
+        "rouge_l": fmean(rouge_l(text, references) for text in sampled),
+        "exact_match": fmean(exact_match(text, references) for text in sampled),
+        "greedy_rouge_l": rouge_l(greedy, references),
+        "greedy_exact_match": exact_match(greedy, references),
+    }
 
 
 def _log_ratio(response: Response) -> float:

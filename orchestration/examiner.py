@@ -22,6 +22,7 @@ class Examiner:
         recorder: Recorder,
     ) -> None:
         self._config = config.evaluation
+        self._reverse_kl = config.evaluates_reverse_kl
         self._folder = folder
         self._recorder = recorder
         self._tokenizer = tokenizer
@@ -41,10 +42,11 @@ class Examiner:
         if not self._validation:
             return
         scores, texts = Scores(), None
-        if roles.samplers and roles.teachers:
-            if when == "before" and self._config.teacher:
+        if self._config.generate:
+            if when == "before" and self._config.teacher and roles.teachers:
                 self._keep("teacher", 0, *await self._evaluator.teacher(roles.teachers[0]))
-            scores, texts = await self._evaluator.student(roles.samplers, roles.teachers[0])
+            judge = roles.teachers[0] if self._reverse_kl else None
+            scores, texts = await self._evaluator.student(roles.samplers, judge)
         if all(prompt.gold_ids_T is not None for prompt in self._validation):
             likelihood = await roles.learner.nll(self._validation)
             scores = scores.with_nll(likelihood["nll"])
@@ -53,6 +55,7 @@ class Examiner:
     def _keep(self, when: str, step: int, scores: Scores, texts: list[str] | None) -> None:
         self.scores[when] = scores
         self._recorder.evaluated(when, step, scores)
+        self._folder.scores([prompt.line(when, step) for prompt in scores.prompts])
         if texts:
             self._log_samples(when, step, texts)
 

@@ -9,6 +9,7 @@ from actors.prompts import PromptSource, texts
 from actors.tokenizer import load_tokenizer, require_same_tokenizer, train_tokenizer
 from configs.models import ModelSource
 from configs.run import RunConfig
+from configs.teacher import TeacherConfig
 from orchestration.context import context_of
 from orchestration.embedded_tasks import write_embedded_tasks
 from orchestration.made import content_digest, draft_of, key_of, publish
@@ -17,9 +18,9 @@ RoleName = Literal["teacher", "student"]
 
 
 def sources_of(config: RunConfig) -> list[tuple[RoleName, ModelSource]]:
-    """Return the models that the objective needs, in the order in which they are made."""
+    """Return the models that this run itself holds, in the order in which they are made."""
     sources: list[tuple[RoleName, ModelSource]] = [("student", config.student)]
-    if config.uses_teacher:
+    if config.uses_teacher and isinstance(config.teacher, TeacherConfig):
         sources.insert(0, ("teacher", config.teacher))
     return sources
 
@@ -76,7 +77,7 @@ def open_prompts(config: RunConfig, tokenizer: Any, rows: int | None = None) -> 
     of the run may draw.
     """
     rooms = [config.student.sampling.max_new_tokens, config.evaluation.max_new_tokens or 1]
-    if config.uses_teacher and config.teacher.response == "generate":
+    if config.learns_from_teacher and config.response_source == "generate":
         rooms.append(config.teacher.sampling.max_new_tokens)
     return PromptSource(
         config.data,
@@ -86,6 +87,7 @@ def open_prompts(config: RunConfig, tokenizer: Any, rows: int | None = None) -> 
         context=min(_context(source) for _, source in sources_of(config)),
         response_room=max(rooms),
         rows=rows,
+        samples_per_prompt=config.negatives.samples,
     )
 
 

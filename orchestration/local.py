@@ -12,20 +12,19 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from orchestration.roles import BusyClock, RoleError, spread
+from orchestration.roles import BusyClock, Role, spread
 
 
-class LocalRole:
+class LocalRole(Role):
     """A part that lives in this process."""
 
     def __init__(
         self, name: str, build: Callable[[], Any], *, thread: ThreadPoolExecutor, timeout: float
     ) -> None:
         """Take the process's one ``thread`` for parts, which outlives this role."""
-        self.name = name
+        super().__init__(name, timeout)
         self._build = build
         self._part: Any = None
-        self._timeout = timeout
         self._clock = BusyClock()
         self._thread = thread
 
@@ -35,18 +34,6 @@ class LocalRole:
         if returns == 1:
             return answer
         return tuple(asyncio.ensure_future(_item(answer, index)) for index in range(returns))
-
-    async def call(self, method: str, *args: Any, timeout: float | None = None) -> Any:
-        """See ``Role.call``."""
-        return await self.fetch(self.submit(method, *args), timeout)
-
-    async def fetch(self, reference: Any, timeout: float | None = None) -> Any:
-        """See ``Role.fetch``."""
-        limit = timeout or self._timeout
-        try:
-            return await asyncio.wait_for(reference, limit)
-        except TimeoutError:
-            raise RoleError(f"{self.name} gave no answer in {limit:.0f} s") from None
 
     async def stop(self) -> None:
         """See ``Role.stop``."""

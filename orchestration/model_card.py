@@ -14,7 +14,7 @@ tags: [{objective}]
 
 # {name}
 
-{origin} {steps} steps of {batch}, seed {seed}, by DPKD-on-Ray.
+{origin} objective `{objective}`, {steps} steps of {batch}, seed {seed}, by DPKD-on-Ray.
 
 {table}
 
@@ -23,10 +23,8 @@ tags: [{objective}]
 
 Load it with `AutoModelForCausalLM.from_pretrained(FOLDER)`, or serve it with `vllm serve FOLDER`.
 """
-DISTILLED = (
-    "A student distilled from {teacher} by Direct Preference Knowledge Distillation "
-    "(DPKD, arXiv 2406.19774):"
-)
+TRAINED = "A model trained on the gold responses by supervised fine-tuning:"
+DISTILLED = "A student distilled from {teacher}:"
 
 
 def write_model_card(
@@ -34,11 +32,11 @@ def write_model_card(
 ) -> None:
     """Write what the model is, where it comes from and how it scored."""
     teacher = config.teacher.model or "a teacher that the recipe made"
-    trained = "A model trained on the gold responses by supervised fine-tuning:"
+    supervised = not config.learns_from_teacher
     card = CARD.format(
         name=config.name,
         objective=config.objective.type,
-        origin=DISTILLED.format(teacher=teacher) if config.uses_teacher else trained,
+        origin=TRAINED if supervised else DISTILLED.format(teacher=teacher),
         steps=steps,
         batch=config.learner.batch_size,
         seed=config.seed,

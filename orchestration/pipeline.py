@@ -1,9 +1,9 @@
 """The run as one asyncio program. Read this after `configs/wire.py`: these are the verbs.
 
-       PromptSource ──prompts──► sample loop ×N ─────────────────────────────┐
+       PromptSource ──prompts──► sample loop ×N ── TupleMaker ───────────────┐
             ▲                       │ StudentSampler.generate → trajectories │
             │ slots                 │ TeacherServer.respond   → y_t, log p   │
-            │                       │ TeacherServer.score     → tuples       ▼
+            │                       │ TeacherServer.judge     → tuples       ▼
        learn loop ◄──────────────── ReplayQueue.lease ◄─────────────── ReplayQueue.put
             │  LearnerGroup.learn → a step          (values travel as references, and
             └─ WeightSync.push    → samplers         never through this process)
@@ -11,9 +11,11 @@
 Back-pressure is one number, the *slots*: a prompt takes a slot when it is issued and gives
 it back when the step that learned from it has been pushed to every sampler. There are
 ``batch_size × (max_policy_lag + 1)`` slots: at lag 0 the loops are in lockstep, and with one
-sampler no tuple can be older than ``max_policy_lag`` steps when it is consumed. Where one of
-several samplers is overtaken, the queue hands its pair back to be drawn again (the one time
-that tuples come to this process).
+sampler no tuple can be older than ``max_policy_lag`` steps when it is consumed (and, with
+negatives from a snapshot, than the snapshot's age more). Where one of several samplers is
+overtaken, the queue hands its pair back to be drawn again (the one time that tuples come to
+this process). A tuple with a log-probability that is none is dropped, counted, and replaced by
+another prompt's.
 """
 
 import asyncio
@@ -23,12 +25,15 @@ from itertools import cycle
 from typing import Any, Protocol
 
 from actors.prompts import PromptSource
+from configs.errors import NonFiniteError
+from configs.replay import DropReason
 from configs.run import RunConfig
-from configs.wire import PreferenceTuple, Prompt
+from configs.wire import PreferenceTuple, Prompt, Uid
 from orchestration.learner_group import LearnerGroup
 from orchestration.ledger import Ledger
 from orchestration.recorder import Recorder
 from orchestration.roles import Role
+from orchestration.tuple_maker import TupleMaker
 from orchestration.weight_sync import SyncRecord, WeightSync
 
 
@@ -39,6 +44,10 @@ class Parts:
     prompts: PromptSource
     samplers: Sequence[Role]
     teachers: Sequence[Role]
+    offline: Role | None = None
+    """The sampler that keeps the initial weights; None: no pair is drawn offline."""
+    reference: Role | None = None
+    """Scores by the initial student; None: the objective does not ask it."""
     queue: Role
     learner: LearnerGroup
     sync: WeightSync
@@ -47,7 +56,7 @@ class Parts:
 
 
 class EvaluationHook(Protocol):
-    """Called between two steps, when no weight push is under way."""
+    """Called between two steps, while every sampler holds the newest weights."""
 
     async def __call__(self, step: int) -> None:
         """Evaluate the student as it is after ``step`` steps."""
@@ -64,9 +73,12 @@ class Pipeline:
     step: int = 0
     stopping: bool = False
     _slots: "Slots" = field(init=False)
+    _drawing: asyncio.Event = field(default_factory=asyncio.Event)
+    """Clear while an evaluation has the samplers to itself."""
 
     def __post_init__(self) -> None:
         """Size the slots from the batch and the policy-lag bound."""
+        self._drawing.set()
         batch = self.config.learner.batch_size
         self._slots = Slots(
             window=batch * (self.config.replay.max_policy_lag + 1),
@@ -93,22 +105,31 @@ class Pipeline:
         self._slots.close()
 
     def _producers(self) -> list[Any]:
-        if not self.config.uses_student:
+        if not self.config.learns_from_teacher:
             return [self._gold_loop()]
         teachers = cycle(self.parts.teachers)
-        return [self._sample_loop(sampler, next(teachers)) for sampler in self.parts.samplers]
+        samplers = self.parts.samplers if self.config.learns_from_student else [None]
+        return [self._sample_loop(self._maker(sampler, next(teachers))) for sampler in samplers]
 
-    async def _sample_loop(self, sampler: Role, teacher: Role) -> None:
-        """Draw, answer and score prompts.
+    def _maker(self, sampler: Role | None, teacher: Role) -> TupleMaker:
+        return TupleMaker(
+            config=self.config,
+            sampler=sampler,
+            teacher=teacher,
+            offline=self.parts.offline,
+            reference=self.parts.reference,
+        )
 
-        Consumes prompts; produces tuples in the queue; waits for slots and for room in the
-        queue; unblocked by the learn loop.
+    async def _sample_loop(self, maker: TupleMaker) -> None:
+        """Have prompts drawn, answered and judged.
+
+        Consumes prompts; produces tuples in the queue; waits for slots, for the end of an
+        evaluation and for room in the queue; unblocked by the learn loop.
         """
         while True:
             prompts = await self._issue()
-            drawn = sampler.submit("generate", prompts)
-            answered = teacher.submit("respond", prompts)
-            await self._put(teacher.submit("score", drawn, answered))
+            await self._drawing.wait()
+            await self._put(maker.make(prompts))
 
     async def _gold_loop(self) -> None:
         """Feed objectives that learn from the data's own responses: no sampler, no teacher."""
@@ -128,16 +149,27 @@ class Pipeline:
             self.step += 1
             consumed = await self.parts.queue.call("ack", lease.id, self.step)
             self.parts.ledger.consumed(self.step, consumed)
-            pushed, queue = await asyncio.gather(self._push(), self.parts.queue.call("statistics"))
+            pushed, queue = await asyncio.gather(
+                self._push_if_due(), self.parts.queue.call("statistics")
+            )
             await self._slots.learned(len(consumed))
             self.parts.recorder.stepped(self.step, lease, outcome, pushed, queue)
             every = self.config.evaluation.every
             if every and self.step % every == 0 and self.step < self.config.learner.steps:
-                await self.evaluate(self.step)
-                self.parts.recorder.resumed()
+                await self._evaluate()
 
-    async def _push(self) -> SyncRecord | None:
-        return await self.parts.sync.push() if self.config.uses_student else None
+    async def _push_if_due(self) -> SyncRecord | None:
+        every = self.config.push_every
+        due = every is not None and self.step % every == 0
+        return await self.parts.sync.push() if due else None
+
+    async def _evaluate(self) -> None:
+        """Look at the newest weights; calls to draw wait, or come before them in the samplers."""
+        self._drawing.clear()
+        async with self.parts.sync.newest():
+            await self.evaluate(self.step)
+        self._drawing.set()
+        self.parts.recorder.resumed()
 
     async def _issue(self) -> list[Prompt]:
         """Take prompts against slots, and enter them in the ledger."""
@@ -149,14 +181,31 @@ class Pipeline:
     def _per_call(self) -> int:
         """Prompts per call: an even share of a batch, so that every sampler has work."""
         batch = self.config.learner.batch_size
-        if not self.config.uses_student:
+        if not self.config.learns_from_student:
             return batch
         share = -(-batch // len(self.parts.samplers))
         return min(self.config.student.batch_size, share)
 
     async def _put(self, tuples: Any) -> None:
         """Hand tuples (or a reference to them) to the queue, which may make us wait."""
-        await self.parts.queue.call("put", tuples)
+        result = await self.parts.queue.call("put", tuples)
+        if result.nonfinite:
+            await self._give_up(result.nonfinite, "nonfinite")
+
+    async def _give_up(self, uids: Sequence[Uid], reason: DropReason) -> None:
+        """Count uses of prompts as dropped, and let others be issued in their place.
+
+        Raises ``NonFiniteError`` after more than ``replay.max_dropped`` of them.
+        """
+        self.parts.ledger.dropped(reason, uids)
+        await self._slots.dropped(len(uids))
+        dropped = sum(self.parts.ledger.balance().dropped.values())
+        if dropped > self.config.replay.max_dropped:
+            raise NonFiniteError(
+                f"{dropped} uses of prompts were dropped, the last of them {uids[-1]} as {reason}: "
+                f"more than replay.max_dropped ({self.config.replay.max_dropped}); look at the "
+                "teacher's log-probabilities, or raise the bound"
+            )
 
     async def _lease(self) -> tuple[Any, Any]:
         """Lease one batch; its tuples stay remote, its names come here."""
@@ -175,10 +224,9 @@ class Pipeline:
         if not count:
             return
         stale = await self.parts.queue.call("take_stale", count)
-        drawn = self.parts.samplers[0].submit("generate", [pair.prompt for pair in stale])
-        responses = [pair.teacher_response for pair in stale]
         self.parts.ledger.redrawn([pair.uid for pair in stale])
-        await self._put(self.parts.teachers[0].submit("score", drawn, responses))
+        maker = self._maker(self.parts.samplers[0], self.parts.teachers[0])
+        await self._put(maker.remake(stale))
 
 
 LEASE_WAIT_SECONDS = 60.0
@@ -211,6 +259,12 @@ class Slots:
         async with self._changed:
             self._in_flight -= count
             self._unlearned -= count
+            self._changed.notify_all()
+
+    async def dropped(self, count: int) -> None:
+        """Free the slots of ``count`` prompts that nobody will learn from."""
+        async with self._changed:
+            self._in_flight -= count
             self._changed.notify_all()
 
     def close(self) -> None:

@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from configs.cluster import ClusterConfig, RoleResources
 from configs.errors import DependencyError
-from orchestration.roles import BusyClock, RoleError, spread
+from orchestration.roles import BusyClock, Role, RoleError, spread
 
 
 class _Host:
@@ -59,7 +59,7 @@ _NAMES: dict[str, str] = {}
 """Actor id → role, for every actor that this process placed."""
 
 
-class RayRole:
+class RayRole(Role):
     """A part in a Ray actor."""
 
     def __init__(
@@ -72,8 +72,7 @@ class RayRole:
         timeout: float,
         asynchronous: bool = False,
     ) -> None:
-        self.name = name
-        self._timeout = timeout
+        super().__init__(name, timeout)
         host = ray.remote(_AsyncHost if asynchronous else _Host)
         self._actor: Any = host.options(
             num_cpus=resources.cpus,
@@ -89,17 +88,10 @@ class RayRole:
             return getattr(self._actor, method).remote()
         return self._actor.run.options(num_returns=returns).remote(method, returns, *args)
 
-    async def call(self, method: str, *args: Any, timeout: float | None = None) -> Any:
-        """See ``Role.call``."""
-        return await self.fetch(self.submit(method, *args), timeout)
-
     async def fetch(self, reference: Any, timeout: float | None = None) -> Any:
-        """See ``Role.fetch``."""
-        limit = timeout or self._timeout
+        """See ``Role.fetch``; what Ray reports becomes one sentence."""
         try:
-            return await asyncio.wait_for(reference, limit)
-        except (TimeoutError, GetTimeoutError):
-            raise RoleError(f"{self.name} gave no answer in {limit:.0f} s") from None
+            return await super().fetch(reference, timeout)
         except RayError as error:
             raise _for_the_user(_root_cause(error), self.name) from None
 

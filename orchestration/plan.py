@@ -2,7 +2,9 @@
 
 from configs.models import MakeModel, ModelSource
 from configs.objective import DpkdConfig
+from configs.objectives.base import Objective
 from configs.run import RunConfig
+from configs.teacher import OpenAiTeacherConfig, TeacherConfig
 
 CPU_FLOPS = 6e10
 """Sustained training speed of a small model on one laptop-class core, floating-point
@@ -37,7 +39,9 @@ def _data(config: RunConfig) -> str:
     return f"{train}; {config.data.validation_rows} rows for evaluation"
 
 
-def _source(config: RunConfig, source: ModelSource) -> str:
+def _source(config: RunConfig, source: ModelSource | OpenAiTeacherConfig) -> str:
+    if isinstance(source, OpenAiTeacherConfig):
+        return f"{source.model}, served at {source.base_url} (tokens: {source.tokens})"
     warm = source.warm_start
     what = f"load {source.model}"
     if source.make:
@@ -56,24 +60,60 @@ def _source(config: RunConfig, source: ModelSource) -> str:
 def _learning(config: RunConfig) -> str:
     objective, learner = config.objective, config.learner
     what = f"{objective.type}, {learner.steps} steps of {learner.batch_size}"
-    if isinstance(objective, DpkdConfig):
-        equation = "Eq 9" if objective.length_normalised else "Eq 8"
-        what += f" pairs ({equation}, beta {objective.beta:g}, lambda {objective.lm_weight:g})"
-        lag = config.replay.max_policy_lag
-        what += "; lockstep, exactly on-policy" if lag == 0 else f"; policy lag up to {lag}"
-    if config.uses_student and config.student.make and config.teacher.make:
+    what += f" ({_settings(objective)})"
+    if config.learns_from_student:
+        what += f"; {_freshness(config)}"
+    made = isinstance(config.teacher, TeacherConfig) and config.teacher.make
+    if config.learns_from_student and config.student.make and made:
         seconds = 2 * START_SECONDS + learner.steps * learner.batch_size / PAIRS_PER_SECOND
         what += f": about {_duration(seconds)}, starts and evaluations included"
     return what
 
 
+def _settings(objective: Objective) -> str:
+    """Return the settings of the objective that count, its equation first where it has one."""
+    settings = objective.model_dump(exclude={"type"})
+    named = []
+    if isinstance(objective, DpkdConfig) and objective.level == "sequence":
+        named.append("Eq 9" if objective.length_normalised else "Eq 8")
+        settings = objective.model_dump(include={"beta", "lm_weight"})
+    settings["lm_weight"] = settings.pop("lm_weight")  # last, as in the formula
+    return ", ".join([*named, *(f"{name} {_plain(value)}" for name, value in settings.items())])
+
+
+def _plain(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _freshness(config: RunConfig) -> str:
+    """How old the negatives may be."""
+    kind, lag = config.negatives.type, config.replay.max_policy_lag
+    if kind == "initial":
+        return "negatives of the initial student"
+    if kind == "snapshot":
+        return f"negatives of a snapshot, renewed every {config.negatives.every} steps"
+    share = config.negatives.offline_share
+    offline = f", {share:.0%} of the negatives offline" if share else ""
+    return ("lockstep, exactly on-policy" if lag == 0 else f"policy lag up to {lag}") + offline
+
+
+def _teacher_engine(config: RunConfig) -> str:
+    if isinstance(config.teacher, TeacherConfig):
+        return "vLLM and torch"
+    return f"served at {config.teacher.base_url}"
+
+
 def _roles(config: RunConfig) -> str:
     where = "this process" if config.cluster.local else "Ray actors"
     parts = [f"{config.learner.ranks} learner (DeepSpeed, ZeRO {config.learner.zero_stage})"]
-    if config.uses_student:
+    if config.uses_sampler:
         parts.append(f"{config.student.replicas} sampler (vLLM)")
     if config.uses_teacher:
-        parts.append(f"{config.teacher.replicas} teacher (vLLM and torch)")
+        parts.append(f"{config.teacher.replicas} teacher ({_teacher_engine(config)})")
+    if config.negatives.offline_share:
+        parts.append("1 sampler of the initial student (vLLM)")
+    if "reference_logprobs" in config.objective.needs:
+        parts.append("1 scorer by the initial student (torch)")
     return f"{', '.join(parts)}; in {where}"
 
 

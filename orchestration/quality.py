@@ -25,6 +25,11 @@ def exact_match(prediction: str, references: Sequence[str]) -> float:
     return 100.0 * any(normal == _normalise(reference) for reference in references)
 
 
+def words(text: str) -> int:
+    """Return the number of words, as white space parts them."""
+    return len(text.split())
+
+
 def _normalise(text: str) -> str:
     return re.sub(r"\s+", " ", text.lower().translate(_PUNCTUATION)).strip()
 

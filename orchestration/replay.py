@@ -18,13 +18,15 @@ from orchestration.replay_state import Lease, ReplayState
 
 
 class PutResult(NamedTuple):
-    """What became of the tuples of one ``put``, as counts."""
+    """What became of the tuples of one ``put``."""
 
     accepted: int
     duplicates: int
     """Ignored: the uid is in the queue, or leased."""
     late: int
     """Ignored: the uid is acked or dropped."""
+    nonfinite: tuple[Uid, ...] = ()
+    """Dropped here: a log-probability was NaN or infinite, and would poison a whole step."""
 
 
 class ReplayQueue:
@@ -49,9 +51,13 @@ class ReplayQueue:
         """Add tuples, and wait while the queue is full.
 
         Idempotent per uid. A uid that ``take_stale`` handed out is accepted once more, after
-        ``close`` too. A cancelled put has added what fitted; the rest may be put again.
+        ``close`` too. A cancelled put has added what fitted; the rest may be put again. Tuples
+        that hold a NaN or infinite log-probability are dropped, and named in the answer.
         """
         outcomes: Counter[str] = Counter()
+        poisoned = [pair.uid for pair in tuples if not pair.is_finite()]
+        nonfinite = await self.drop(poisoned, "nonfinite") if poisoned else []
+        tuples = [pair for pair in tuples if pair.uid not in nonfinite]
         async with self._changed:
             new = [pair.uid for pair in tuples if not self._state.knows(pair.uid)]
             assert not (self._closed and new), f"put of {len(new)} new tuples after close"
@@ -59,7 +65,8 @@ class ReplayQueue:
                 await self._wait_for_room(pair)
                 outcomes[self._state.admit(pair)] += 1
                 self._changed.notify_all()
-        return PutResult(outcomes["accepted"], outcomes["duplicates"], outcomes["late"])
+        counts = (outcomes["accepted"], outcomes["duplicates"], outcomes["late"])
+        return PutResult(*counts, nonfinite=tuple(nonfinite))
 
     async def lease(
         self, count: int, learner_version: int, timeout: float | None = None

@@ -12,7 +12,8 @@ INTERVAL_SECONDS = 2.0
 DURATIONS = {
     "generate": "sampling_seconds",
     "respond": "scoring_seconds",
-    "score": "scoring_seconds",
+    "judge": "scoring_seconds",
+    "annotate": "scoring_seconds",
     "save": "checkpoint_seconds",
 }
 """Method → the histogram that its calls feed."""
@@ -32,6 +33,8 @@ class RoleWatch:
         self._hub = hub
         self.teacher_cache: dict[str, float] = {}
         """Hits, misses and their rate, as of the last look; empty without a teacher."""
+        self.teacher_tokens: dict[str, float] = {}
+        """Response tokens that the objective had the teacher answer and judge, cached or not."""
         self._teachers = roles.teachers
         self._groups: dict[str, Sequence[Role]] = {
             "sampler": roles.samplers,
@@ -87,5 +90,9 @@ class RoleWatch:
             "misses": totals["cache_misses"],
             "hit_rate": rate,
         }
-        tokens = sum(count["generated_tokens"] + count["scored_tokens"] for count in counts)
-        self._hub.set("tokens", tokens, role="teacher")
+        self.teacher_tokens = {
+            f"teacher_{kind}": sum(count[f"{kind}_tokens"] for count in counts)
+            for kind in ("answered", "judged")
+        }
+        worked = sum(count["generated_tokens"] + count["scored_tokens"] for count in counts)
+        self._hub.set("tokens", worked, role="teacher")

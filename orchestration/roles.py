@@ -5,10 +5,12 @@ A role's method is either *called* (its answer comes to the driver: small values
 next role: large values, which never pass through the driver).
 """
 
+import asyncio
 import time
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from configs.errors import DpkdError
 
@@ -19,18 +21,20 @@ class RoleError(DpkdError):
     exit_code = 3
 
 
-class Role(Protocol):
+class Role(ABC):
     """A handle on one running part."""
 
-    name: str
-    """Role and replica, such as ``sampler-0``."""
+    def __init__(self, name: str, timeout: float) -> None:
+        self.name = name
+        """Role and replica, such as ``sampler-0``."""
+        self._timeout = timeout
 
+    @abstractmethod
     def submit(self, method: str, *args: Any, returns: int = 1) -> Any:
         """Start ``method`` and return a reference to its answer, or ``returns`` of them.
 
         Arguments that are references arrive as their values.
         """
-        ...
 
     async def call(self, method: str, *args: Any, timeout: float | None = None) -> Any:
         """Run ``method`` and wait for its answer.
@@ -38,15 +42,19 @@ class Role(Protocol):
         Raises what the method raised; ``RoleError`` when the part died or when ``timeout``
         seconds (default: ``cluster.call_timeout_seconds``) passed.
         """
-        ...
+        return await self.fetch(self.submit(method, *args), timeout)
 
     async def fetch(self, reference: Any, timeout: float | None = None) -> Any:
         """Wait for a reference that ``submit`` gave; raises as ``call`` does."""
-        ...
+        limit = timeout or self._timeout
+        try:
+            return await asyncio.wait_for(reference, limit)
+        except TimeoutError:
+            raise RoleError(f"{self.name} gave no answer in {limit:.0f} s") from None
 
+    @abstractmethod
     async def stop(self) -> None:
         """Close the part and end its process; never raises."""
-        ...
 
 
 class BusyClock:

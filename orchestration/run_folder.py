@@ -16,6 +16,7 @@ import psutil
 from configs.errors import ConfigError
 from configs.load import dump
 from configs.run import RunConfig
+from orchestration.prompt_scores import SCORES_NAME
 
 State = Literal["running", "succeeded", "stopped", "failed"]
 
@@ -103,8 +104,11 @@ class RunFolder:
 
     def samples(self, rows: list[dict[str, Any]]) -> None:
         """Append generations of one evaluation."""
-        with (self.path / "samples.jsonl").open("a", encoding="utf-8") as lines:
-            lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        _append(self.path / "samples.jsonl", rows)
+
+    def scores(self, rows: list[dict[str, Any]]) -> None:
+        """Append the scores of every prompt of one evaluation."""
+        _append(self.path / SCORES_NAME, rows)
 
 
 def resolve_output(output: Path, here: Path) -> Path:
@@ -140,6 +144,11 @@ def require_cache(cache: Path) -> None:
             f"the cache folder {cache} cannot be written ({error.strerror}); "
             "set cache=FOLDER to one that you may write"
         ) from None
+
+
+def _append(path: Path, rows: list[dict[str, Any]]) -> None:
+    with path.open("a", encoding="utf-8") as lines:
+        lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def _alive(pid: int) -> bool:

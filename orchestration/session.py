@@ -61,6 +61,9 @@ class Session:
         self.prompts = inputs.prompts
         self.prompts.seek({"epoch": 0, "ordinal": 0, "sample": 0})
         self.ledger = Ledger(folder.path / "events.jsonl")
+        self.models = inputs.models
+        self.fingerprint: str | None = None
+        """The served teacher's; None: the teacher is a folder of this run."""
         self.recorder = Recorder(around.hub, around.progress, self.ledger, folder)
         around.hub.log_to(folder.path)
         around.hub.set("queue_capacity", config.replay.max_tuples)
@@ -77,7 +80,9 @@ class Session:
             f"starting {_named_counts(self.config)} "
             "(10 to 30 s; the first start on a machine compiles DeepSpeed's kernels, a minute more)"
         )
-        roles = await start_roles(self.config, self.inputs.models, self.around.launcher)
+        roles = await start_roles(
+            self.config, self.models, self.inputs.tokenizer, self.around.launcher
+        )
         try:
             return await self._run_with(roles)
         finally:
@@ -94,16 +99,21 @@ class Session:
         )
         self.around.stop.on_first_signal(pipeline.stop)
         await self._warm_up(roles)
-        if self.config.uses_student:
+        if self.config.teacher.type == "openai" and roles.teachers:
+            self.fingerprint = await roles.teachers[0].call("fingerprint")
+            self.around.progress.announce(f"served teacher: fingerprint {self.fingerprint}")
+        if self.config.uses_sampler:
             await sync.push()
         await self.examiner.look("before", 0, roles)
         watch = RoleWatch(self.around.hub, roles)
         clocks = await self._learn(pipeline, roles, watch)
-        await self.examiner.look("after", pipeline.step, roles)
+        async with sync.newest():
+            await self.examiner.look("after", pipeline.step, roles)
         await self._save(roles, pipeline.step)
         self.ledger.check()
         summary = self._summary(pipeline.step, sync, clocks)
         summary["teacher_cache"] = watch.teacher_cache
+        summary["tokens"] = watch.teacher_tokens
         self.folder.summary(summary)
         return summary
 
@@ -120,8 +130,7 @@ class Session:
 
     async def _warm_up(self, roles: Roles) -> None:
         """Generate once before the clock starts: engines do what they do only once."""
-        engines = [*roles.samplers, *roles.teachers]
-        await asyncio.gather(*(role.call("warm_up") for role in engines))
+        await asyncio.gather(*(role.call("warm_up") for role in roles.engines()))
 
     async def _learn(
         self, pipeline: Pipeline, roles: Roles, watch: RoleWatch
@@ -146,6 +155,8 @@ class Session:
             prompts=self.prompts,
             samplers=roles.samplers,
             teachers=roles.teachers,
+            offline=roles.offline,
+            reference=roles.reference,
             queue=roles.queue,
             learner=roles.learner,
             sync=sync,
@@ -167,6 +178,9 @@ class Session:
             "recipe": self.config.name,
             "seed": self.config.seed,
             "steps": step,
+            "objective": self.config.objective.type,
+            "models": {"student": self.models.student, "teacher": self.models.teacher},
+            "teacher_fingerprint": self.fingerprint,
             "wall_seconds": round(time.time() - self.folder.started, 1),
             "eval": {when: scores.rounded() for when, scores in self.examiner.scores.items()},
             "ledger": self.ledger.balance().as_dict(),
@@ -189,8 +203,12 @@ def _first(group: BaseExceptionGroup[Exception]) -> Exception:
 
 def _named_counts(config: RunConfig) -> str:
     parts = [f"{config.learner.ranks} learner rank(s)"]
-    if config.uses_student:
+    if config.uses_sampler:
         parts.append(f"{config.student.replicas} student sampler(s)")
     if config.uses_teacher:
         parts.append(f"{config.teacher.replicas} teacher server(s)")
+    if config.negatives.offline_share:
+        parts.append("1 sampler of the initial student")
+    if "reference_logprobs" in config.objective.needs:
+        parts.append("1 scorer by the initial student")
     return ", ".join(parts)

@@ -16,6 +16,7 @@ from actors.prompts import PromptSource
 from actors.tokenizer import tokenizer_fingerprint
 from configs.evaluation import EvaluationConfig
 from configs.models import ModelSource
+from configs.negatives import NegativesConfig
 from configs.objective import SftConfig
 from configs.run import RunConfig
 from configs.student import StudentConfig
@@ -121,10 +122,11 @@ def sft_config(
                 model=start, revision=source.revision, trust_remote_code=source.trust_remote_code
             ),
             "objective": SftConfig(),
+            "negatives": NegativesConfig(),
             "learner": learner,
             # Gold responses do not age: the next batches may wait ready.
             "replay": config.replay.model_copy(update={"max_policy_lag": 2}),
-            "evaluation": EvaluationConfig(every=0),
+            "evaluation": EvaluationConfig(every=0, generate=False),
         }
     )
 

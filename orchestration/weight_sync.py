@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -46,6 +47,8 @@ class WeightSync:
         self._samplers = samplers
         self._transport = transport
         self._transfer = transfer
+        self._held: int | None = None
+        self._snapshot: tuple[int, Any] | None = None
         self.records: list[SyncRecord] = []
 
     async def push(self) -> SyncRecord:
@@ -54,15 +57,39 @@ class WeightSync:
         Raises ``WeightSyncError`` when a sampler does not hold what the learner sent.
         """
         start = time.monotonic()
-        proofs = await (self._push_buffer() if self._transfer is None else self._push_by_cuda())
+        if self._transfer is None:
+            weights = self._learner.publish_weights()
+            self._snapshot = (self._learner.step, weights)
+            proofs = await self._load(*weights)
+        else:
+            proofs = await self._push_by_cuda()
+        return self._proved(self._learner.step, proofs, start)
+
+    @asynccontextmanager
+    async def newest(self) -> AsyncIterator[None]:
+        """Let the samplers hold the newest weights for a while, then what they held before.
+
+        Where negatives are drawn by a snapshot, an evaluation looks at the newest all the same.
+        """
+        before, held = self._snapshot, self._held
+        if self._samplers and held != self._learner.step:
+            await self.push()
+        yield
+        if before is not None and held != self._held:
+            start = time.monotonic()
+            version, weights = self._snapshot = before
+            self._proved(version, await self._load(*weights, True), start)
+
+    def _proved(self, version: int, proofs: list[WeightProof], start: float) -> SyncRecord:
         for sampler, proof in zip(self._samplers, proofs, strict=True):
-            if proof.version != self._learner.step:
+            if proof.version != version:
                 raise WeightSyncError(
                     f"{sampler.name} holds weight version {proof.version} after a push of "
-                    f"{self._learner.step}; the run cannot go on with unknown weights"
+                    f"{version}; the run cannot go on with unknown weights"
                 )
+        self._held = version
         record = SyncRecord(
-            version=self._learner.step,
+            version=version,
             seconds=time.monotonic() - start,
             pause_seconds=max(proof.seconds for proof in proofs),
             probe_difference=max(proof.probe_difference for proof in proofs),
@@ -71,11 +98,10 @@ class WeightSync:
         self.records.append(record)
         return record
 
-    async def _push_buffer(self) -> list[WeightProof]:
+    async def _load(self, *weights: Any) -> list[WeightProof]:
         """One buffer, which every sampler reads from shared memory."""
-        manifest, buffer = self._learner.publish_weights()
         return await asyncio.gather(
-            *(sampler.call("load_weights", manifest, buffer) for sampler in self._samplers)
+            *(sampler.call("load_weights", *weights) for sampler in self._samplers)
         )
 
     async def _push_by_cuda(self) -> list[WeightProof]:

@@ -13,6 +13,7 @@ from configs.learner import LearnerConfig
 from configs.load import dump, load, recipe_names
 from configs.models import MakeModel, WarmStart
 from configs.objective import DpkdConfig, SftConfig
+from configs.objectives.divergence import GkdConfig
 from configs.run import RunConfig
 from configs.student import StudentConfig
 from configs.teacher import TeacherConfig
@@ -73,6 +74,29 @@ def test_a_template_with_braces_is_text(tmp_path: Path) -> None:
 def test_another_objective_type_keeps_only_the_common_keys_of_the_recipe(tmp_path: Path) -> None:
     config = load(recipe(tmp_path), ["objective.type=sft"])
     assert config.objective == SftConfig(lm_weight=0.5)
+
+
+def test_a_recipe_extends_another_section_by_section(tmp_path: Path) -> None:
+    recipe(tmp_path)
+    (tmp_path / "upper.yaml").write_text(
+        "extends: small.yaml\nname: upper\nstudent: {make: {heads: 2}}\n"
+        "objective: {type: gkd, on_policy_share: 1.0}\n"
+    )
+    config = load(str(tmp_path / "upper.yaml"), ["seed=3"])
+    assert config.name == "upper"
+    assert config.student.make == MakeModel(layers=2, heads=2)
+    # DPKD's beta means something else: only what every objective has is kept.
+    assert config.objective == GkdConfig(on_policy_share=1.0, lm_weight=0.5)
+
+
+def test_a_recipe_that_extends_itself_or_nothing_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("extends: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("extends: a.yaml\n")
+    with pytest.raises(ConfigError, match="extends itself"):
+        load(str(tmp_path / "a.yaml"))
+    (tmp_path / "c.yaml").write_text("extends: quickstrat\n")
+    with pytest.raises(ConfigError, match="did you mean 'quickstart'"):
+        load(str(tmp_path / "c.yaml"))
 
 
 def test_a_union_without_a_type_is_the_default_one(tmp_path: Path) -> None:
@@ -138,7 +162,7 @@ def test_an_unknown_key_in_a_recipe_names_the_file(tmp_path: Path) -> None:
         ("learner=5", "learner: a section with keys of its own is expected, got 5"),
         ("student.make=5", "student.make: a section with keys of its own is expected, got 5"),
         ("learner.dtype=fp16", "learner.dtype: float32 or bfloat16 is expected, got 'fp16'"),
-        ("objective.type=dpdk", "objective.type: one of dpkd, sft is expected, got 'dpdk'"),
+        ("objective.type=dpdk", "objective.type: one of dpkd, ipo, cpo, simpo,"),
         ("objective.beta=-1", "objective.beta: more than 0.0 is expected, got -1"),
         ("learner.adam_betas=[1, x]", "learner.adam_betas.1: a number is expected, got 'x'"),
         ("data.train=null", "data.train: a path or embedded is expected, got null"),

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -33,9 +34,12 @@ class FakeSampler:
         self.seconds = seconds
         self.fails_at = fails_at
         self.calls = 0
+        self.drawn = 0
+        self.pushes: list[int] = []
 
     def generate(self, prompts: list[Prompt], sampling: Any = None) -> list[Trajectory]:
         self.calls += 1
+        self.drawn += len(prompts)
         if self.fails_at == self.calls:
             raise RuntimeError("the sampler broke")
         time.sleep(self.seconds)
@@ -43,37 +47,77 @@ class FakeSampler:
         version = self.version - (self.stale_at == self.calls)
         return [Trajectory(prompt=p, response=drawn, weight_version=version) for p in prompts]
 
-    def load_weights(self, manifest: WeightManifest, buffer: np.ndarray) -> WeightProof:
+    def load_weights(
+        self, manifest: WeightManifest, buffer: np.ndarray, going_back: bool = False
+    ) -> WeightProof:
         assert buffer.nbytes == manifest.nbytes
+        assert going_back or manifest.version >= self.version
         self.version = manifest.version
+        self.pushes.append(manifest.version)
         return WeightProof(version=self.version, probe_difference=0.0, seconds=0.0, nbytes=4)
 
 
 class DeafSampler(FakeSampler):
     """Never takes a second push."""
 
-    def load_weights(self, manifest: WeightManifest, buffer: np.ndarray) -> WeightProof:
+    def load_weights(
+        self, manifest: WeightManifest, buffer: np.ndarray, going_back: bool = False
+    ) -> WeightProof:
         self.version = 0
         return WeightProof(version=0, probe_difference=0.0, seconds=0.0, nbytes=4)
 
 
 class FakeTeacher:
-    """Answers and scores with constants."""
+    """Answers and judges with constants; NaN for the ordinals in ``fails_on``."""
+
+    def __init__(self, fails_on: Sequence[int] = ()) -> None:
+        self.fails_on = set(fails_on)
+        self.responded = 0
 
     def respond(self, prompts: list[Prompt]) -> list[Response]:
+        self.responded += len(prompts)
         return [response(4, 3, 2, teacher=-0.5) for _ in prompts]
 
-    def score(
-        self, trajectories: list[Trajectory], responses: Sequence[Response | None]
+    def judge(
+        self,
+        prompts: list[Prompt],
+        answers: list[Response],
+        drawn: list[Trajectory],
+        offline: list[Trajectory],
     ) -> list[PreferenceTuple]:
+        by_uid = {trajectory.prompt.uid: trajectory for trajectory in (*drawn, *offline)}
+        given = iter(answers)
+        pairs = len(answers) == len(prompts)
         return [
-            PreferenceTuple(
-                prompt=drawn.prompt,
-                teacher_response=answer,
-                student_response=response(behaviour=-1.0, teacher=-2.0),
-                weight_version=drawn.weight_version,
+            self._join(
+                prompt,
+                by_uid.get(prompt.uid),
+                next(given) if pairs or prompt.uid not in by_uid else None,
             )
-            for drawn, answer in zip(trajectories, responses, strict=True)
+            for prompt in prompts
+        ]
+
+    def _join(
+        self, prompt: Prompt, drawn: Trajectory | None, answer: Response | None
+    ) -> PreferenceTuple:
+        score = float("nan") if prompt.uid.ordinal in self.fails_on else -2.0
+        return PreferenceTuple(
+            prompt=prompt,
+            teacher_response=answer,
+            student_response=response(behaviour=-1.0, teacher=score) if drawn else None,
+            weight_version=drawn.weight_version if drawn else None,
+        )
+
+
+class FakeReference:
+    """Scores by the initial student, as a constant."""
+
+    def annotate(self, tuples: list[PreferenceTuple]) -> list[PreferenceTuple]:
+        for pair in tuples:
+            assert pair.student_response is not None
+        return [
+            replace(pair, student_response=replace(pair.student_response, score=0.25))  # type: ignore[type-var]
+            for pair in tuples
         ]
 
 

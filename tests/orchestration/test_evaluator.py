@@ -1,6 +1,7 @@
 """Evaluation over roles with known answers: every score is worked out by hand."""
 
 import asyncio
+import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -12,13 +13,14 @@ from configs.sampling import Sampling
 from configs.wire import Prompt, Response, Trajectory
 from orchestration.evaluator import Evaluator
 from orchestration.local import LocalRole
+from orchestration.prompt_scores import PromptScores, read_scores
 from tests.builders import prompt, response
 
-WORDS = {4: "four", 5: "five", 2: ""}
+WORDS = {4: "four", 5: "five", 8: "gold", 2: ""}
 
 
 class Words:
-    """A tokenizer of three words."""
+    """A tokenizer of four words."""
 
     def decode(self, ids: list[int], skip_special_tokens: bool) -> str:
         assert skip_special_tokens
@@ -112,3 +114,40 @@ def test_prompts_without_references_get_no_text_scores():
     scores, _, _ = _student([replace(prompt(0), references=())])
     assert scores.rouge_l is None
     assert scores.reverse_kl_nats == pytest.approx(1.0)
+
+
+def test_every_prompt_keeps_the_means_over_its_own_samples():
+    scores, _, _ = _student(_prompts("four five", "four"), samples=3)
+    first, second = scores.prompts
+    assert (first.row, second.row) == (0, 1)
+    assert first.rouge_l == pytest.approx(100 * 2 / 3)
+    assert (first.exact_match, first.greedy_exact_match) == (0.0, 100.0)
+    assert second.rouge_l == 100.0
+    assert first.reverse_kl_nats == pytest.approx(1.0)
+    assert first.response_tokens == 2.0
+
+
+def test_reference_words_are_the_gold_responses_else_the_first_references():
+    answered, bare = prompt(0), replace(prompt(1), gold_ids_T=None, references=("a b c", "d"))
+    scores, _, _ = _student([answered, bare])
+    assert [row.reference_words for row in scores.prompts] == [1, 3]
+
+
+def test_a_prompts_line_says_when_and_has_null_for_what_is_not_finite():
+    line = PromptScores(row=3, rouge_l=33.33333, reverse_kl_nats=float("inf")).line("after", 7)
+    assert (line["when"], line["step"], line["row"]) == ("after", 7, 3)
+    assert (line["rouge_l"], line["reverse_kl_nats"], line["exact_match"]) == (33.3333, None, None)
+
+
+def test_prompt_scores_are_read_back_by_occasion(tmp_path):
+    rows = [PromptScores(row=row, rouge_l=50.0, reference_words=4) for row in (1, 2)]
+    (tmp_path / "scores.jsonl").write_text(
+        "".join(
+            json.dumps(row.line(when, 0)) + "\n" for when in ("before", "after") for row in rows
+        )
+    )
+    assert read_scores(tmp_path) == {"before": rows, "after": rows}
+
+
+def test_a_run_that_drew_nothing_has_no_prompt_scores(tmp_path):
+    assert read_scores(tmp_path) == {}

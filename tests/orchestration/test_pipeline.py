@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from configs.errors import WeightSyncError
+from configs.errors import NonFiniteError, WeightSyncError
 from configs.run import RunConfig
 from orchestration.learner_group import LearnerGroup
 from orchestration.ledger import Ledger, read_events
@@ -20,6 +20,7 @@ from tests.orchestration.fake_parts import (
     FakeLearner,
     FakePrompts,
     FakeRecorder,
+    FakeReference,
     FakeSampler,
     FakeTeacher,
 )
@@ -35,35 +36,42 @@ class Rig:
         steps: int = 5,
         lag: int = 0,
         samplers: Sequence[FakeSampler] = (),
-        objective: str = "dpkd",
         learner: FakeLearner | None = None,
+        teacher: FakeTeacher | None = None,
+        **sections: object,
     ) -> None:
         self.config = RunConfig.model_validate(
             {
                 "student": {"model": "s", "batch_size": 4},
                 "teacher": {"model": "t"},
-                "objective": {"type": objective},
                 "learner": {"steps": steps, "batch_size": 4},
-                "replay": {"max_policy_lag": lag},
+                "replay": {"max_policy_lag": lag, "max_dropped": 3},
+                **sections,
             }
         )
         self.samplers = list(samplers) or [FakeSampler()]
+        self.offline = FakeSampler()
+        self.teacher = teacher or FakeTeacher()
         self.learner = learner or FakeLearner()
         self.recorder = FakeRecorder()
         self.ledger = Ledger(folder / "events.jsonl")
-        self.evaluated: list[int] = []
+        self.evaluated: list[tuple[int, int]] = []
+        """Step of each evaluation, and the version that the sampler then held."""
 
     async def run(self, *, stop_after: int | None = None) -> Pipeline:
         roles = [_role(f"sampler-{i}", part) for i, part in enumerate(self.samplers)]
-        teacher, queue = _role("teacher-0", FakeTeacher()), _role("queue", self._queue())
+        teacher, queue = _role("teacher-0", self.teacher), _role("queue", self._queue())
+        offline, reference = _role("offline-0", self.offline), _role("reference-0", FakeReference())
         group = LearnerGroup([_role("learner-0", self.learner)])
-        every = [*roles, teacher, queue, *group.ranks]
+        every = [*roles, teacher, queue, offline, reference, *group.ranks]
         await asyncio.gather(*(role.call("build") for role in every))
         sync = WeightSync(group, roles)
         parts = Parts(
             prompts=FakePrompts(),  # type: ignore[arg-type]
             samplers=roles,
             teachers=[teacher],
+            offline=offline,
+            reference=reference if "reference_logprobs" in self.config.objective.needs else None,
             queue=queue,
             learner=group,
             sync=sync,
@@ -82,10 +90,11 @@ class Rig:
         return pipeline
 
     def _queue(self) -> ReplayQueue:
-        return ReplayQueue(self.config.replay)
+        bound = {"max_policy_lag": self.config.lag_bound}
+        return ReplayQueue(self.config.replay.model_copy(update=bound))
 
     async def _evaluate(self, step: int) -> None:
-        self.evaluated.append(step)
+        self.evaluated.append((step, self.samplers[0].version))
 
 
 def _role(name: str, part: object) -> LocalRole:
@@ -130,7 +139,7 @@ def test_overlap_uses_the_lag_it_is_allowed_and_no_more(tmp_path):
 
 
 def test_sft_learns_from_gold_responses_without_sampler_or_teacher(tmp_path):
-    rig = Rig(tmp_path, steps=3, objective="sft", samplers=[FakeSampler(fails_at=1)])
+    rig = Rig(tmp_path, steps=3, objective={"type": "sft"}, samplers=[FakeSampler(fails_at=1)])
     asyncio.run(rig.run())
     assert [pair.student_response for pair in rig.learner.batches[0]] == [None] * 4
     assert rig.samplers[0].calls == 0
@@ -166,6 +175,87 @@ def test_stop_finishes_the_step_under_way(tmp_path):
     assert (pipeline.step, rig.learner.step) == (2, 2)
     assert rig.ledger.balance().consumed == 8
     assert rig.ledger.balance().in_flight == 0
+
+
+def test_a_tuple_that_is_not_finite_is_dropped_counted_and_replaced(tmp_path):
+    rig = Rig(tmp_path, steps=3, teacher=FakeTeacher(fails_on=[1, 6]))
+    asyncio.run(rig.run())
+    learned = [pair.uid.ordinal for batch in rig.learner.batches for pair in batch]
+    assert learned == [0, 2, 3, 4, 5, 7, 8, 9, 10, 11, 12, 13]
+    balance = rig.ledger.balance()
+    assert (balance.issued, balance.consumed, balance.dropped) == (14, 12, {"nonfinite": 2})
+
+
+def test_a_teacher_that_is_wrong_again_and_again_ends_the_run(tmp_path):
+    with pytest.raises(ExceptionGroup) as caught:
+        asyncio.run(Rig(tmp_path, steps=9, teacher=FakeTeacher(fails_on=range(2, 40))).run())
+    assert isinstance(caught.value.exceptions[0], NonFiniteError)
+    assert "replay.max_dropped (3)" in str(caught.value.exceptions[0])
+
+
+def test_a_snapshot_draws_until_it_is_renewed(tmp_path):
+    rig = Rig(tmp_path, steps=6, negatives={"type": "snapshot", "every": 3})
+    asyncio.run(rig.run())
+    assert rig.samplers[0].pushes == [0, 3, 6]
+    versions = [{pair.weight_version for pair in batch} for batch in rig.learner.batches]
+    assert versions == [{0}, {0}, {0}, {3}, {3}, {3}]
+
+
+def test_initial_negatives_are_never_renewed_but_evaluation_sees_the_newest_weights(tmp_path):
+    rig = Rig(tmp_path, steps=5, negatives={"type": "initial"}, evaluation={"every": 2})
+    asyncio.run(rig.run())
+    assert rig.evaluated == [(2, 2), (4, 4)]
+    assert rig.samplers[0].pushes == [0, 2, 0, 4, 0]
+    drawn_by = {pair.weight_version for batch in rig.learner.batches for pair in batch}
+    assert drawn_by == {0}
+
+
+def test_overlapped_drawing_never_sees_the_weights_that_an_evaluation_looks_at(tmp_path):
+    rig = Rig(
+        tmp_path,
+        steps=8,
+        lag=2,
+        negatives={"type": "snapshot", "every": 4},
+        evaluation={"every": 1},
+        samplers=[FakeSampler(seconds=0.005)],
+    )
+    asyncio.run(rig.run())
+    versions = {pair.weight_version for batch in rig.learner.batches for pair in batch}
+    assert versions <= {0, 4}
+    assert [step for step, version in rig.evaluated if step != version] == []
+
+
+def test_an_offline_share_is_drawn_by_the_sampler_that_is_never_pushed_to(tmp_path):
+    rig = Rig(tmp_path, steps=10, negatives={"offline_share": 0.5})
+    rig.offline.version = 0
+    asyncio.run(rig.run())
+    assert rig.offline.pushes == []
+    assert rig.offline.drawn + rig.samplers[0].drawn == 40
+    assert 10 <= rig.offline.drawn <= 30
+
+
+def test_a_rollout_objective_draws_or_asks_the_teacher_never_both(tmp_path):
+    rig = Rig(tmp_path, steps=10, objective={"type": "gkd", "on_policy_share": 0.5})
+    asyncio.run(rig.run())
+    pairs = [pair for batch in rig.learner.batches for pair in batch]
+    assert all((pair.teacher_response is None) != (pair.student_response is None) for pair in pairs)
+    assert rig.samplers[0].drawn == sum(pair.student_response is not None for pair in pairs)
+    assert rig.samplers[0].drawn + rig.teacher.responded == 40
+    assert 10 <= rig.samplers[0].drawn <= 30
+
+
+def test_an_objective_of_text_alone_asks_no_sampler(tmp_path):
+    rig = Rig(tmp_path, steps=3, objective={"type": "seqkd"}, samplers=[FakeSampler(fails_at=1)])
+    asyncio.run(rig.run())
+    assert (rig.samplers[0].calls, rig.samplers[0].pushes) == (0, [0])
+    assert rig.teacher.responded == 12
+
+
+def test_tuples_pass_the_reference_where_the_objective_asks_it(tmp_path):
+    rig = Rig(tmp_path, steps=2, objective={"type": "ddpo"})
+    asyncio.run(rig.run())
+    drawn = [pair.student_response for batch in rig.learner.batches for pair in batch]
+    assert {response.score for response in drawn if response} == {0.25}
 
 
 def test_slots_close_when_enough_is_learned():

@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,23 @@ def test_a_lease_that_times_out_is_empty_and_takes_nothing() -> None:
         assert (await replay.statistics())["depth"] == 1
 
     run(scenario())
+
+
+def test_a_tuple_with_a_value_that_is_none_is_dropped_and_named():
+    async def story() -> None:
+        replay = ReplayQueue(ReplayConfig())
+        sound, broken = pairs(0, 1)
+        values = np.array([0.0, np.nan, 0.0], np.float32)
+        assert broken.student_response is not None
+        answer = replace(broken.student_response, teacher_logprobs_T=values)
+        broken = replace(broken, student_response=answer)
+        assert await replay.put([sound, broken]) == PutResult(1, 0, 0, nonfinite=(uid(1),))
+        # Put again, by a retry, it is dropped already.
+        assert await replay.put([broken]) == PutResult(0, 0, 1)
+        statistics = await replay.statistics()
+        assert (statistics["depth"], statistics["dropped_nonfinite"]) == (1, 1)
+
+    asyncio.run(story())
 
 
 def test_put_is_idempotent_in_every_state() -> None:

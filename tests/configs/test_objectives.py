@@ -1,0 +1,139 @@
+"""What every objective says it needs, and what is refused because of it."""
+
+from typing import Any
+
+import pytest
+
+from configs.run import RunConfig
+
+LOGPROBS = {"teacher_logprobs"}
+DISTRIBUTION = {"teacher_logprobs", "teacher_distribution"}
+PAIR = {"teacher_response", "student_response"}
+NEEDS: list[tuple[dict[str, Any], set[str]]] = [
+    ({"type": "dpkd"}, PAIR | LOGPROBS),
+    ({"type": "dpkd", "level": "token"}, {"teacher_response"} | DISTRIBUTION),
+    ({"type": "dpkd", "level": "token", "states": "student"}, {"student_response"} | DISTRIBUTION),
+    ({"type": "ipo"}, PAIR | LOGPROBS),
+    ({"type": "cpo"}, PAIR),
+    ({"type": "simpo"}, PAIR),
+    ({"type": "plad"}, PAIR),
+    ({"type": "plad", "form": "margin"}, PAIR | {"response_score"}),
+    ({"type": "dadpo"}, PAIR | LOGPROBS | {"reference_logprobs"}),
+    ({"type": "ddpo"}, PAIR | {"reference_logprobs"}),
+    ({"type": "sft"}, {"gold"}),
+    ({"type": "seqkd"}, {"teacher_response"}),
+    ({"type": "kd"}, {"teacher_response"} | DISTRIBUTION),
+    ({"type": "kd", "states": "student"}, {"student_response"} | DISTRIBUTION),
+    ({"type": "reverse_kl"}, {"student_response"} | DISTRIBUTION),
+    ({"type": "gkd"}, PAIR | DISTRIBUTION),
+    ({"type": "gkd", "on_policy_share": 1.0}, {"student_response"} | DISTRIBUTION),
+    ({"type": "akl"}, {"teacher_response"} | DISTRIBUTION),
+    ({"type": "minillm"}, PAIR | DISTRIBUTION),
+    ({"type": "opd"}, {"student_response"} | LOGPROBS),
+]
+TEXT_TEACHER = {"type": "openai", "model": "served"}
+IDS_TEACHER = TEXT_TEACHER | {"tokens": "ids"}
+
+
+def config(**sections: Any) -> RunConfig:
+    return RunConfig.model_validate(
+        {"student": {"model": "s"}, "teacher": {"model": "t"}, **sections}
+    )
+
+
+@pytest.mark.parametrize(("objective", "needs"), NEEDS, ids=lambda value: str(value)[:60])
+def test_an_objective_declares_what_it_needs(objective: dict[str, Any], needs: set[str]) -> None:
+    assert config(objective=objective).objective.needs == needs
+
+
+@pytest.mark.parametrize("kind", ["dpkd", "ipo", "dadpo", "kd", "gkd", "minillm", "opd"])
+def test_a_text_teacher_cannot_serve_an_objective_on_its_log_probabilities(kind: str) -> None:
+    with pytest.raises(ValueError, match=f"objective.type={kind} needs teacher_.*gives text only"):
+        config(objective={"type": kind}, teacher=TEXT_TEACHER)
+
+
+@pytest.mark.parametrize("kind", ["seqkd", "plad", "cpo", "simpo", "ddpo"])
+def test_a_text_teacher_serves_objectives_on_text(kind: str) -> None:
+    assert config(objective={"type": kind}, teacher=TEXT_TEACHER).uses_teacher
+
+
+def test_more_top_tokens_than_the_server_allows_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"distribution_top_k \(64\) is more than .*\(20\)"):
+        config(objective={"type": "kd"}, teacher=IDS_TEACHER | {"distribution_top_k": 64})
+    config(objective={"type": "kd"}, teacher=IDS_TEACHER)
+    with pytest.raises(ValueError, match=r"distribution_top_k \(the vocabulary\)"):
+        config(objective={"type": "kd"}, teacher=IDS_TEACHER | {"distribution_top_k": None})
+
+
+def test_distributions_that_the_queue_could_not_hold_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"more than replay\.max_bytes"):
+        config(objective={"type": "kd"}, replay={"max_bytes": 2048})
+
+
+def test_a_step_holds_whole_groups_of_samples() -> None:
+    with pytest.raises(ValueError, match=r"multiple of negatives\.samples \(3\)"):
+        config(learner={"batch_size": 32}, negatives={"samples": 3})
+
+
+@pytest.mark.parametrize(
+    ("negatives", "said"),
+    [
+        ({"type": "snapshot"}, "negatives.every is missing"),
+        ({"type": "fresh", "every": 4}, "negatives.every has no meaning for fresh"),
+        ({"type": "initial", "offline_share": 0.5}, "draws every y_s offline already"),
+    ],
+)
+def test_negatives_that_contradict_themselves_are_refused(
+    negatives: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        config(negatives=negatives)
+
+
+@pytest.mark.parametrize(
+    ("negatives", "lag", "bound"),
+    [
+        ({}, 2, 2),
+        ({"type": "snapshot", "every": 8}, 0, 7),
+        ({"type": "snapshot", "every": 8}, 2, 9),
+        ({"type": "initial"}, 0, 50),
+        ({"offline_share": 0.25}, 1, 50),
+    ],
+)
+def test_the_oldest_response_that_is_learned_from(
+    negatives: dict[str, Any], lag: int, bound: int
+) -> None:
+    made = config(negatives=negatives, replay={"max_policy_lag": lag}, learner={"steps": 50})
+    assert made.lag_bound == bound
+
+
+def test_only_what_is_needed_runs() -> None:
+    sft = config(objective={"type": "sft"}, evaluation={"generate": False})
+    assert (sft.uses_sampler, sft.uses_teacher) == (False, False)
+    looked_at = config(objective={"type": "sft"})
+    assert (looked_at.uses_sampler, looked_at.uses_teacher) == (True, True)
+    assert not looked_at.learns_from_student and not looked_at.learns_from_teacher
+    blind = config(objective={"type": "seqkd"}, evaluation={"generate": False})
+    assert (blind.uses_sampler, blind.uses_teacher) == (False, True)
+    assert not config(objective={"type": "seqkd"}, teacher=TEXT_TEACHER).evaluates_reverse_kl
+
+
+def test_settings_of_one_level_of_dpkd_are_refused_at_the_other() -> None:
+    with pytest.raises(ValueError, match="settings of level=token"):
+        config(objective={"type": "dpkd", "states": "student"})
+    with pytest.raises(ValueError, match="setting of level=sequence"):
+        config(objective={"type": "dpkd", "level": "token", "length_normalised": False})
+
+
+def test_a_chat_template_inside_a_chat_message_is_refused() -> None:
+    served = {**TEXT_TEACHER, "api": "chat"}
+    config(objective={"type": "seqkd"}, teacher=served)
+    with pytest.raises(ValueError, match=r"data\.template=null writes the student's chat template"):
+        config(objective={"type": "seqkd"}, teacher=served, data={"template": None})
+
+
+def test_a_server_never_gives_the_first_tokens_distribution() -> None:
+    with pytest.raises(ValueError, match="no server gives the first token"):
+        config(
+            objective={"type": "seqkd"}, teacher=TEXT_TEACHER | {"first_token_distribution": True}
+        )
