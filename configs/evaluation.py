@@ -1,6 +1,8 @@
 """When and how quality is measured."""
 
-from pydantic import Field
+import re
+
+from pydantic import Field, field_validator
 
 from configs.base import Section
 
@@ -21,5 +23,21 @@ class EvaluationConfig(Section):
     """Have the drawn responses scored by the teacher where there is one that can."""
     teacher: bool = True
     """Also evaluate the teacher, once."""
+    answer_pattern: str | None = None
+    """Regular expression with one group: exact match then compares what it last matches in
+    response and reference, such as the number after ``####`` of GSM8K. None: the whole text."""
     logged_samples: int = Field(default=4, ge=0)
     """Generations written to samples.jsonl at each evaluation."""
+
+    @field_validator("answer_pattern")
+    @classmethod
+    def _pattern_has_one_group(cls, pattern: str | None) -> str | None:
+        if pattern is None:
+            return None
+        try:
+            groups = re.compile(pattern).groups
+        except re.error as error:
+            raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+        if groups != 1:
+            raise ValueError(f"{pattern!r} must have one group (...), it has {groups}")
+        return pattern

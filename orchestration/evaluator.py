@@ -130,7 +130,7 @@ class Evaluator:
                 reverse_kl_nats=None if gaps is None else fmean(gaps[index::count]),
                 reference_words=self._reference_words(prompt),
                 response_tokens=fmean(len(drawn.ids_T) for drawn in sampled[index::count]),
-                **_quality(texts[index::count], greedy[index], prompt.references),
+                **self._quality(texts[index::count], greedy[index], prompt.references),
             )
             for index, prompt in enumerate(self.prompts)
         ]
@@ -140,20 +140,22 @@ class Evaluator:
             return words(prompt.references[0]) if prompt.references else None
         return words(self.tokenizer.decode(prompt.gold_ids_T.tolist(), skip_special_tokens=True))
 
+    def _quality(
+        self, sampled: Sequence[str], greedy: str, references: Sequence[str]
+    ) -> dict[str, float]:
+        if not references:
+            return {}  # a prompt alone: nothing to compare texts with
+        answer = self.config.answer_pattern
+        return {
+            "rouge_l": fmean(rouge_l(text, references) for text in sampled),
+            "exact_match": fmean(exact_match(text, references, answer) for text in sampled),
+            "greedy_rouge_l": rouge_l(greedy, references),
+            "greedy_exact_match": exact_match(greedy, references, answer),
+        }
+
     def _texts(self, responses: Sequence[Response]) -> list[str]:
         ids = [response.ids_T.tolist() for response in responses]
         return [self.tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens in ids]
-
-
-def _quality(sampled: Sequence[str], greedy: str, references: Sequence[str]) -> dict[str, float]:
-    if not references:
-        return {}  # a prompt alone: nothing to compare texts with
-    return {
-        "rouge_l": fmean(rouge_l(text, references) for text in sampled),
-        "exact_match": fmean(exact_match(text, references) for text in sampled),
-        "greedy_rouge_l": rouge_l(greedy, references),
-        "greedy_exact_match": exact_match(greedy, references),
-    }
 
 
 def _log_ratio(response: Response) -> float:

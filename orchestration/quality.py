@@ -16,18 +16,28 @@ def rouge_l(prediction: str, references: Sequence[str]) -> float:
     return 100.0 * max(score.fmeasure for score in scores)
 
 
-def exact_match(prediction: str, references: Sequence[str]) -> float:
+def exact_match(prediction: str, references: Sequence[str], answer: str | None = None) -> float:
     """Return 100 if ``prediction`` equals a reference up to case, punctuation and white space.
 
-    Articles are kept (MiniLLM's and DPKD's protocol).
+    Articles are kept (MiniLLM's and DPKD's protocol). ``answer`` is a pattern with one group:
+    then what it last matches in either text is compared, and a text without a match has no answer.
     """
-    normal = _normalise(prediction)
-    return 100.0 * any(normal == _normalise(reference) for reference in references)
+    given = _answer(prediction, answer)
+    if given is None:
+        return 0.0
+    return 100.0 * any(given == _answer(reference, answer) for reference in references)
 
 
 def words(text: str) -> int:
     """Return the number of words, as white space parts them."""
     return len(text.split())
+
+
+def _answer(text: str, pattern: str | None) -> str | None:
+    if pattern is None:
+        return _normalise(text)
+    found = re.findall(pattern, text)
+    return _normalise(found[-1]) if found else None
 
 
 def _normalise(text: str) -> str:

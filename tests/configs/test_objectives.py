@@ -137,3 +137,11 @@ def test_a_server_never_gives_the_first_tokens_distribution() -> None:
         config(
             objective={"type": "seqkd"}, teacher=TEXT_TEACHER | {"first_token_distribution": True}
         )
+
+
+@pytest.mark.parametrize(
+    ("pattern", "said"), [("#### .+", "must have one group"), ("(", "is no regular expression")]
+)
+def test_an_answer_pattern_has_one_group(pattern: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        config(evaluation={"answer_pattern": pattern})
