@@ -17,6 +17,9 @@ from orchestration.comparison_results import (
 from orchestration.comparison_runs import PlannedRun
 from orchestration.comparison_table import EXPLANATION, Tables
 
+_NAMED_RUNS = 8
+"""Most unfinished runs that a table names."""
+
 
 def write_report(plan: PlanConfig, runs: Sequence[PlannedRun]) -> Path:
     """Write everything from the runs that are done; returns the path of `table.md`."""
@@ -63,10 +66,19 @@ def _warnings(runs: Sequence[PlannedRun], entries: Sequence[Entry]) -> list[str]
     """Say what keeps the tables from being the whole comparison."""
     found = {(entry.method, entry.seed) for entry in entries}
     missing = [run.name for run in runs if (run.method, run.seed) not in found]
-    warnings = [f"**Not done, or failed: {', '.join(missing)}.**"] if missing else []
+    warnings = [_unfinished(missing, len(runs))] if missing else []
     if apart := _unequal_starts(entries):
         warnings.append(f"**Not all methods started from one student on seed {apart}.**")
     return warnings
+
+
+def _unfinished(missing: Sequence[str], count: int) -> str:
+    """Say which runs the tables lack; by their number where they are too many to name."""
+    if len(missing) <= _NAMED_RUNS:
+        return f"**Not done, or failed: {', '.join(missing)}.**"
+    return (
+        f"**Not done, or failed: {len(missing)} of {count} runs; every mean is over those there.**"
+    )
 
 
 def _sections(tables: Tables, cuts: Sequence[int], baseline: str | None) -> list[str]:

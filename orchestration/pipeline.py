@@ -33,8 +33,12 @@ from orchestration.learner_group import LearnerGroup
 from orchestration.ledger import Ledger
 from orchestration.recorder import Recorder
 from orchestration.roles import Role
+from orchestration.slots import Slots
 from orchestration.tuple_maker import TupleMaker
 from orchestration.weight_sync import SyncRecord, WeightSync
+
+LEASE_WAIT_SECONDS = 60.0
+"""How long one wait for a batch lasts before the loop looks around again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +76,7 @@ class Pipeline:
     evaluate: EvaluationHook
     step: int = 0
     stopping: bool = False
-    _slots: "Slots" = field(init=False)
+    _slots: Slots = field(init=False)
     _drawing: asyncio.Event = field(default_factory=asyncio.Event)
     """Clear while an evaluation has the samplers to itself."""
 
@@ -227,49 +231,3 @@ class Pipeline:
         self.parts.ledger.redrawn([pair.uid for pair in stale])
         maker = self._maker(self.parts.samplers[0], self.parts.teachers[0])
         await self._put(maker.remake(stale))
-
-
-LEASE_WAIT_SECONDS = 60.0
-"""How long one wait for a batch lasts before the loop looks around again."""
-
-
-class Slots:
-    """How many prompts may be in flight: a window, closed once enough were learned from."""
-
-    def __init__(self, *, window: int, total: int) -> None:
-        self._window = window
-        self._unlearned = total
-        self._in_flight = 0
-        self._changed = asyncio.Condition()
-
-    async def take(self, at_most: int) -> int:
-        """Wait for a free slot and take up to ``at_most``; returns how many.
-
-        Waits for ever once ``total`` prompts are learned from or in flight: the learn loop
-        ends the producers.
-        """
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._free() > 0)
-            taken = min(at_most, self._free())
-            self._in_flight += taken
-            return taken
-
-    async def learned(self, count: int) -> None:
-        """Free the slots of ``count`` prompts that a pushed step learned from."""
-        async with self._changed:
-            self._in_flight -= count
-            self._unlearned -= count
-            self._changed.notify_all()
-
-    async def dropped(self, count: int) -> None:
-        """Free the slots of ``count`` prompts that nobody will learn from."""
-        async with self._changed:
-            self._in_flight -= count
-            self._changed.notify_all()
-
-    def close(self) -> None:
-        """Give no slot any more."""
-        self._window = 0
-
-    def _free(self) -> int:
-        return min(self._window, self._unlearned) - self._in_flight

@@ -145,3 +145,8 @@ def test_a_server_never_gives_the_first_tokens_distribution() -> None:
 def test_an_answer_pattern_has_one_group(pattern: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         config(evaluation={"answer_pattern": pattern})
+
+
+def test_a_cuda_transport_cannot_bring_a_snapshot_back() -> None:
+    with pytest.raises(ValueError, match=r"cannot bring back the snapshot .*use object_store"):
+        config(student={"model": "s", "weight_transfer": "nccl"}, negatives={"type": "initial"})

@@ -12,8 +12,9 @@ from configs.run import RunConfig
 from orchestration.learner_group import LearnerGroup
 from orchestration.ledger import Ledger, read_events
 from orchestration.local import LocalRole
-from orchestration.pipeline import Parts, Pipeline, Slots
+from orchestration.pipeline import Parts, Pipeline
 from orchestration.replay import ReplayQueue
+from orchestration.slots import Slots
 from orchestration.weight_sync import WeightSync
 from tests.orchestration.fake_parts import (
     DeafSampler,
