@@ -6,6 +6,7 @@ Every complaint says which keys contradict each other, with their values, and wh
 from typing import TYPE_CHECKING
 
 from configs.models import MakeModel, ModelSource
+from configs.negatives import NegativesConfig
 from configs.teacher import TeacherConfig
 
 if TYPE_CHECKING:
@@ -22,10 +23,19 @@ def check_agreement(config: "RunConfig") -> None:
         _check_source("teacher", config.teacher)
         _check_both_made(config.student, config.teacher)
     _check_teacher_can(config)
+    _check_negatives(config)
     _check_batch(config)
     _check_gold(config)
     _check_local(config)
     _check_weights(config)
+
+
+def _check_negatives(config: "RunConfig") -> None:
+    if config.negatives != NegativesConfig() and not config.learns_from_student:
+        raise ValueError(
+            f"negatives are settings of student responses, and objective.type="
+            f"{config.objective.type} learns from none as it is set: leave them out"
+        )
 
 
 def _check_batch(config: "RunConfig") -> None:

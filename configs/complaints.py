@@ -7,7 +7,6 @@ from pydantic import BaseModel, ValidationError
 from configs.keys import Slot, slots
 
 _EXPECTED = {
-    "missing": "a value",
     "int_type": "a whole number",
     "int_parsing": "a whole number",
     "int_from_float": "a whole number",
@@ -48,6 +47,8 @@ def complaint(error: ValidationError, root: type[BaseModel]) -> tuple[str, str]:
     if first["type"] == "value_error":
         message = str(first.get("ctx", {}).get("error", first["msg"]))
         return key, message if not key or key in message else f"{key}: {message}"
+    if first["type"] == "missing":  # its input is the whole section
+        return key, f"{key} is missing: a value is expected"
     if first["type"] == "union_tag_invalid":
         value, key = first.get("ctx", {})["tag"], f"{key}.type"
     else:

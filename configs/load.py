@@ -84,7 +84,7 @@ def _read_whole(path: Path, below: tuple[Path, ...] = ()) -> Tree:
         raise ConfigError(f"recipe {path}: extends takes a recipe's name or path, got {base!r}")
     beside = path.parent / base
     base_path = beside if beside.is_file() else recipe_path(base)
-    if base_path in (path, *below):
+    if base_path.resolve() in {each.resolve() for each in (path, *below)}:
         raise ConfigError(f"recipe {path} extends itself, by way of {base_path}")
     whole = _read_whole(base_path, (path, *below))
     lay_over(whole, tree, RunConfig)
@@ -113,7 +113,7 @@ def _home(path: Path) -> Path:
 
 def _unknown(key: str, origin: str) -> str:
     if key in known_keys(RunConfig):
-        section = key.rpartition(".")[0]
+        section = key.partition(".")[0]  # every union is at the top of the tree
         return f"key {key!r} {origin} does not belong to this {section}.type: leave it out"
     near = nearest_key(key, RunConfig)
     return f"unknown key {key!r} {origin}: the nearest known key is {near!r}"

@@ -157,7 +157,12 @@ _VERSIONS = (
     ),
     _gauge("policy_lag_mean", "Mean policy lag of the newest batch, in steps."),
     _gauge("policy_lag_max", "Largest policy lag of the newest batch, in steps.", reduce="max"),
-    _gauge("policy_lag_limit", "replay.max_policy_lag, in steps.", reduce="last"),
+    _gauge(
+        "policy_lag_limit",
+        "Oldest response that may be learned from, in steps: replay.max_policy_lag, and the age of "
+        "the snapshot that draws negatives.",
+        reduce="last",
+    ),
     _gauge(
         "logprob_drift",
         "Largest |log q by the sampler - log q by the learner| over the batch's y_s; at policy "

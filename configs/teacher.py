@@ -32,6 +32,16 @@ class TeacherBase(Section):
     cache: bool = True
     """Keep y_t and log p(y_t) on disk, keyed by teacher, prompt and sampling parameters."""
 
+    @model_validator(mode="after")
+    def _draws_can_differ(self) -> Self:
+        if self.draws > 1 and (self.response == "gold" or not self.sampling.temperature):
+            one = "response=gold" if self.response == "gold" else "sampling.temperature=0"
+            raise ValueError(
+                f"teacher.draws={self.draws} asks for different y_t of a prompt, and "
+                f"teacher.{one} gives one; leave teacher.draws out"
+            )
+        return self
+
 
 class TeacherConfig(TeacherBase, ModelSource):
     """The large model p in this cluster, which DPKD takes as its reference policy."""
@@ -124,6 +134,10 @@ class OpenAiTeacherConfig(TeacherBase):
     @classmethod
     def _is_http(cls, url: str) -> str:
         parts = urlsplit(url)
+        try:
+            _ = parts.port  # checked when it is read
+        except ValueError as error:
+            raise ValueError(f"teacher.base_url {url!r}: {error}") from None
         if "@" in parts.netloc:
             raise ValueError(
                 "teacher.base_url must hold no name or password: put an API key into "

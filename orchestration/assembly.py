@@ -62,7 +62,7 @@ def role_counts(config: RunConfig) -> dict[str, int]:
         "sampler": config.student.replicas if config.uses_sampler else 0,
         "teacher": config.teacher.replicas if config.uses_teacher else 0,
         "learner": config.learner.ranks,
-        "offline": int(config.negatives.offline_share > 0 and config.learns_from_student),
+        "offline": int(config.draws_offline),
         "reference": int("reference_logprobs" in config.objective.needs),
     }
 

@@ -4,8 +4,9 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from configs.errors import DpkdError
+from configs.errors import ConfigError, DpkdError
 from configs.load_plan import load_plan, plan_names
 from configs.plan import PlanConfig
 from orchestration.comparison_progress import Progress
@@ -13,6 +14,7 @@ from orchestration.comparison_runs import PlannedRun, planned_runs
 from orchestration.comparison_schedule import Schedule, child_environment
 from orchestration.noise_study import run_noise_study
 from orchestration.processes import Processes
+from orchestration.say import say
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         plan = load_plan(options.plan)
         runs = planned_runs(plan)
+        if not options.dry_run:
+            _make_folder(runs[0].home)
     except DpkdError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code
@@ -32,22 +36,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     code = 0 if options.table else asyncio.run(_run(plan, runs))
     from orchestration.comparison_report import write_report  # brings matplotlib
 
-    _say(f"table: {write_report(plan, runs)}")
+    say(f"table: {write_report(plan, runs)}")
     return code
 
 
 async def _run(plan: PlanConfig, runs: list[PlannedRun]) -> int:
     """Make what is missing; returns the exit code."""
-    _say(f"{plan.name}: {_count(runs)}; {plan.parallel} at a time; folder {runs[0].home}")
+    say(f"{plan.name}: {_count(runs)}; {plan.parallel} at a time; folder {runs[0].home}")
     with Processes(child_environment(plan)) as processes:
-        schedule = Schedule(plan, runs, _say)
+        schedule = Schedule(plan, runs, say)
         await schedule.run(processes)
         well = not schedule.failed
         if plan.noise:
             done = Progress(runs).done()
-            well &= await run_noise_study(plan.noise, done, processes, _say)
+            well &= await run_noise_study(plan.noise, done, processes, say)
     if processes.signal:
-        _say(f"{processes.signal.name}: stopped; the same command goes on from here")
+        say(f"{processes.signal.name}: stopped; the same command goes on from here")
         return 128 + processes.signal
     return 0 if well else 1
 
@@ -56,16 +60,22 @@ def _list(runs: list[PlannedRun]) -> None:
     """Print every run, whether it is done, and what it is made of."""
     done = Progress(runs).done()
     for run in runs:
-        _say(f"{'done  ' if run in done else 'to run'}  {run.name}  {' '.join(run.own)}")
-    _say(_count(runs))
+        say(f"{'done  ' if run in done else 'to run'}  {run.name}  {' '.join(run.own)}")
+    say(_count(runs))
+
+
+def _make_folder(home: Path) -> None:
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"the folder {home} cannot be written ({error.strerror}); set the plan's output to one "
+            "that you may write"
+        ) from None
 
 
 def _count(runs: list[PlannedRun]) -> str:
     return f"{len(runs)} runs, {len(Progress(runs).done())} of them done"
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)  # noqa: T201
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:

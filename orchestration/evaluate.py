@@ -51,6 +51,8 @@ def _config(options: argparse.Namespace, recipe: str) -> RunConfig:
         [
             "name=evaluate",
             "objective={type: dpkd}",
+            "negatives={}",
+            "teacher.type=model",
             f"student.model={options.model}",
             "student.make=null",
             "student.warm_start=null",

@@ -87,7 +87,7 @@ def open_prompts(config: RunConfig, tokenizer: Any, rows: int | None = None) -> 
         context=min(_context(source) for _, source in sources_of(config)),
         response_room=max(rooms),
         rows=rows,
-        samples_per_prompt=config.negatives.samples,
+        samples_per_prompt=config.samples_per_prompt,
     )
 
 

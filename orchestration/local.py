@@ -8,7 +8,7 @@ one at a time and in order; references are asyncio futures.
 import asyncio
 import inspect
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -30,10 +30,10 @@ class LocalRole(Role):
 
     def submit(self, method: str, *args: Any, returns: int = 1) -> Any:
         """See ``Role.submit``."""
-        answer = asyncio.ensure_future(self._run(method, args, returns))
+        answer = _reference(self._run(method, args, returns))
         if returns == 1:
             return answer
-        return tuple(asyncio.ensure_future(_item(answer, index)) for index in range(returns))
+        return tuple(_reference(_item(answer, index)) for index in range(returns))
 
     async def stop(self) -> None:
         """See ``Role.stop``."""
@@ -70,6 +70,15 @@ class LocalRole(Role):
 
     def _build_part(self) -> None:
         self._part = self._build()
+
+
+def _reference(answer: Coroutine[Any, Any, Any]) -> asyncio.Future[Any]:
+    """Start a call. Nobody may wait for an error that another reference has told already:
+    asyncio is not to complain of it, with a trace, behind the one sentence for the user.
+    """
+    task = asyncio.ensure_future(answer)
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return task
 
 
 async def _item(answer: asyncio.Future[Any], index: int) -> Any:

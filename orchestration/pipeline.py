@@ -111,9 +111,18 @@ class Pipeline:
     def _producers(self) -> list[Any]:
         if not self.config.learns_from_teacher:
             return [self._gold_loop()]
+        draws = self.config.learns_from_student
+        samplers = cycle(self.parts.samplers if draws else [None])
         teachers = cycle(self.parts.teachers)
-        samplers = self.parts.samplers if self.config.learns_from_student else [None]
-        return [self._sample_loop(self._maker(sampler, next(teachers))) for sampler in samplers]
+        return [
+            self._sample_loop(self._maker(next(samplers), next(teachers)))
+            for _ in range(self._loops())
+        ]
+
+    def _loops(self) -> int:
+        """Sample loops: as many as keep every sampler and every teacher in work."""
+        samplers = len(self.parts.samplers) if self.config.learns_from_student else 1
+        return max(samplers, len(self.parts.teachers))
 
     def _maker(self, sampler: Role | None, teacher: Role) -> TupleMaker:
         return TupleMaker(
@@ -170,7 +179,7 @@ class Pipeline:
     async def _evaluate(self) -> None:
         """Look at the newest weights; calls to draw wait, or come before them in the samplers."""
         self._drawing.clear()
-        async with self.parts.sync.newest():
+        async with self.parts.sync.newest(bring_back=self.config.learns_from_student):
             await self.evaluate(self.step)
         self._drawing.set()
         self.parts.recorder.resumed()
@@ -183,12 +192,14 @@ class Pipeline:
         return prompts
 
     def _per_call(self) -> int:
-        """Prompts per call: an even share of a batch, so that every sampler has work."""
+        """Prompts per call: an even share of a batch, so that every role has work."""
         batch = self.config.learner.batch_size
-        if not self.config.learns_from_student:
+        if not self.config.learns_from_teacher:
             return batch
-        share = -(-batch // len(self.parts.samplers))
-        return min(self.config.student.batch_size, share)
+        share = -(-batch // self._loops())
+        return (
+            min(self.config.student.batch_size, share) if self.config.learns_from_student else share
+        )
 
     async def _put(self, tuples: Any) -> None:
         """Hand tuples (or a reference to them) to the queue, which may make us wait."""

@@ -110,7 +110,7 @@ def _roles(config: RunConfig) -> str:
         parts.append(f"{config.student.replicas} sampler (vLLM)")
     if config.uses_teacher:
         parts.append(f"{config.teacher.replicas} teacher ({_teacher_engine(config)})")
-    if config.negatives.offline_share:
+    if config.draws_offline:
         parts.append("1 sampler of the initial student (vLLM)")
     if "reference_logprobs" in config.objective.needs:
         parts.append("1 scorer by the initial student (torch)")

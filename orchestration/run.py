@@ -12,6 +12,7 @@ from configs.errors import DependencyError, DpkdError
 from configs.load import dump, load, recipe_names
 from configs.run import RunConfig
 from orchestration.ray_auth import settle_authentication
+from orchestration.say import say
 
 OURS = ("configs", "actors", "learner", "orchestration")
 USAGE = """\
@@ -54,8 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _dry_run(config: RunConfig) -> int:
     from orchestration.plan import describe
 
-    print(dump(config))  # noqa: T201
-    print(describe(config))  # noqa: T201
+    say(dump(config))
+    say(describe(config))
     return 0
 
 

@@ -67,7 +67,7 @@ class Session:
         self.recorder = Recorder(around.hub, around.progress, self.ledger, folder)
         around.hub.log_to(folder.path)
         around.hub.set("queue_capacity", config.replay.max_tuples)
-        around.hub.set("policy_lag_limit", config.replay.max_policy_lag)
+        around.hub.set("policy_lag_limit", config.lag_bound)
         self.examiner = Examiner(config, self.prompts, inputs.tokenizer, folder, self.recorder)
 
     async def run(self) -> dict[str, Any]:
@@ -107,7 +107,7 @@ class Session:
         await self.examiner.look("before", 0, roles)
         watch = RoleWatch(self.around.hub, roles)
         clocks = await self._learn(pipeline, roles, watch)
-        async with sync.newest():
+        async with sync.newest(bring_back=False):
             await self.examiner.look("after", pipeline.step, roles)
         await self._save(roles, pipeline.step)
         self.ledger.check()
@@ -207,7 +207,7 @@ def _named_counts(config: RunConfig) -> str:
         parts.append(f"{config.student.replicas} student sampler(s)")
     if config.uses_teacher:
         parts.append(f"{config.teacher.replicas} teacher server(s)")
-    if config.negatives.offline_share:
+    if config.draws_offline:
         parts.append("1 sampler of the initial student")
     if "reference_logprobs" in config.objective.needs:
         parts.append("1 scorer by the initial student")

@@ -15,7 +15,7 @@ from actors.model_folder import model_fingerprint, model_folder
 from actors.prompts import PromptSource
 from actors.tokenizer import tokenizer_fingerprint
 from configs.evaluation import EvaluationConfig
-from configs.models import ModelSource
+from configs.models import ModelSource, WarmStart
 from configs.negatives import NegativesConfig
 from configs.objective import SftConfig
 from configs.run import RunConfig
@@ -57,14 +57,20 @@ class Stages:
         start = source.model or self._random_model(role, source, base.tokenizer)
         config = sft_config(self._config, role, source, start, self._home)
         folder = RunFolder(config)
-        rows = source.warm_start.rows
-        prompts = open_prompts(self._config, base.tokenizer, rows) if rows else base.prompts
+        prompts = self._prompts(source.warm_start, base)
         inputs = replace(base, models=Models(student=start), prompts=prompts)
         await Session(config, folder, inputs, self._around).run()
         if self._around.stop.signal:
             raise asyncio.CancelledError  # a model of which training was cut short is not kept
         publish(folder.student, home)
         return str(home)
+
+    def _prompts(self, warm: WarmStart, base: Inputs) -> PromptSource:
+        """Return the rows of a warm start, each used once in its turn whatever the negatives."""
+        if warm.rows is None and self._config.samples_per_prompt == 1:
+            return base.prompts
+        single = self._config.model_copy(update={"negatives": NegativesConfig()})
+        return open_prompts(single, base.tokenizer, warm.rows)
 
     def _random_model(self, role: RoleName, source: ModelSource, tokenizer: Any) -> str:
         assert source.make is not None

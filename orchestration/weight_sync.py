@@ -66,16 +66,17 @@ class WeightSync:
         return self._proved(self._learner.step, proofs, start)
 
     @asynccontextmanager
-    async def newest(self) -> AsyncIterator[None]:
+    async def newest(self, *, bring_back: bool) -> AsyncIterator[None]:
         """Let the samplers hold the newest weights for a while, then what they held before.
 
-        Where negatives are drawn by a snapshot, an evaluation looks at the newest all the same.
+        Where negatives are drawn by a snapshot, an evaluation looks at the newest all the same;
+        ``bring_back`` is false where nobody will draw from that snapshot again.
         """
         before, held = self._snapshot, self._held
         if self._samplers and held != self._learner.step:
             await self.push()
         yield
-        if before is not None and held != self._held:
+        if bring_back and before is not None and held != self._held:
             start = time.monotonic()
             version, weights = self._snapshot = before
             self._proved(version, await self._load(*weights, True), start)

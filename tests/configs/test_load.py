@@ -94,6 +94,9 @@ def test_a_recipe_that_extends_itself_or_nothing_is_refused(tmp_path: Path) -> N
     (tmp_path / "b.yaml").write_text("extends: a.yaml\n")
     with pytest.raises(ConfigError, match="extends itself"):
         load(str(tmp_path / "a.yaml"))
+    (tmp_path / "roundabout.yaml").write_text(f"extends: ../{tmp_path.name}/roundabout.yaml\n")
+    with pytest.raises(ConfigError, match="extends itself"):
+        load(str(tmp_path / "roundabout.yaml"))
     (tmp_path / "c.yaml").write_text("extends: quickstrat\n")
     with pytest.raises(ConfigError, match="did you mean 'quickstart'"):
         load(str(tmp_path / "c.yaml"))
@@ -202,6 +205,13 @@ def test_contradictory_fields_name_both_keys(tmp_path: Path) -> None:
 def test_a_key_of_another_union_member_is_told_apart_from_an_unknown_one(tmp_path: Path) -> None:
     message = complaint(tmp_path, "objective.type=sft", "objective.beta=1")
     assert "does not belong to this objective.type" in message
+    message = complaint(tmp_path, "teacher.type=openai", "teacher.make.heads=2")
+    assert "does not belong to this teacher.type" in message
+
+
+def test_a_value_that_is_missing_is_named_without_its_section(tmp_path: Path) -> None:
+    message = complaint(tmp_path, "teacher.type=openai")
+    assert message.startswith("teacher.model is missing: a value is expected (in ")
 
 
 @pytest.mark.parametrize(

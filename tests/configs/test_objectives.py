@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from configs.objective import SftConfig
 from configs.run import RunConfig
 
 LOGPROBS = {"teacher_logprobs"}
@@ -147,6 +148,24 @@ def test_an_answer_pattern_has_one_group(pattern: str, said: str) -> None:
         config(evaluation={"answer_pattern": pattern})
 
 
+def test_negatives_of_an_objective_that_has_none_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"objective\.type=seqkd learns from none"):
+        config(objective={"type": "seqkd"}, negatives={"type": "initial"})
+
+
 def test_a_cuda_transport_cannot_bring_a_snapshot_back() -> None:
     with pytest.raises(ValueError, match=r"cannot bring back the snapshot .*use object_store"):
         config(student={"model": "s", "weight_transfer": "nccl"}, negatives={"type": "initial"})
+
+
+def test_negatives_are_of_objectives_that_learn_from_the_student():
+    pairs = config(negatives={"samples": 2, "offline_share": 0.5})
+    supervised = pairs.model_copy(update={"objective": SftConfig()})  # as a warm start is
+    assert (pairs.samples_per_prompt, pairs.draws_offline) == (2, True)
+    assert (supervised.samples_per_prompt, supervised.draws_offline) == (1, False)
+
+
+@pytest.mark.parametrize("key", ["beta", "lm_weight"])
+def test_settings_are_finite(key: str):
+    with pytest.raises(ValueError, match="finite number"):
+        config(objective={"type": "dpkd", key: float("inf")})

@@ -23,7 +23,16 @@ def test_by_default_no_more_likeliest_tokens_are_asked_than_a_server_allows():
 
 
 @pytest.mark.parametrize(
-    "url", ["127.0.0.1:8000/v1", "ftp://teacher/v1", "http://", "https:///v1", "http://[::1/v1"]
+    "url",
+    [
+        "127.0.0.1:8000/v1",
+        "ftp://teacher/v1",
+        "http://",
+        "https:///v1",
+        "http://[::1/v1",
+        "http://teacher:http/v1",
+        "http://teacher:99999/v1",
+    ],
 )
 def test_an_address_is_http_and_a_host(url: str):
     with pytest.raises(ValidationError, match=r"base_url|Invalid IPv6"):
@@ -48,3 +57,10 @@ def test_chat_takes_text():
 def test_no_server_gives_a_whole_distribution():
     with pytest.raises(ValidationError, match="first token's whole distribution"):
         served(tokens="ids", first_token_distribution=True)
+
+
+@pytest.mark.parametrize("one", [{"response": "gold"}, {"sampling": {"temperature": 0}}])
+def test_several_draws_are_not_asked_of_what_gives_one(one: dict[str, object]):
+    with pytest.raises(ValidationError, match=r"leave teacher\.draws out"):
+        served(draws=2, **one)
+    assert served(draws=2).draws == 2

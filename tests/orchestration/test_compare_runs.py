@@ -198,3 +198,12 @@ def test_a_wrong_plan_ends_the_command_with_one_line_and_code_2(tmp_path, capsys
     assert main([str(tmp_path / "none.yaml")]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("error: plan file ")
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    path = tmp_path / "plan.yaml"
+    path.write_text(f"output: {tmp_path}/file/below\nmethods: {{one: }}\n")
+    assert main([str(path), "--table"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: the folder ") and "set the plan's output" in error

@@ -1,6 +1,7 @@
 """Roles in this process: references, order, time-outs, the clock."""
 
 import asyncio
+import gc
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,9 @@ class Part:
 
     def nothing(self) -> None:
         return None
+
+    def fail(self) -> None:
+        raise ValueError("told once")
 
     async def later(self, text: str) -> str:
         await asyncio.sleep(0)
@@ -112,3 +116,15 @@ def test_two_engines_of_one_process_never_compute_at_the_same_time():
 
     assert asyncio.run(story()) == [1] * 6
     assert len(Engine.threads) == 1
+
+
+def test_an_error_that_nobody_waits_for_leaves_no_trace(caplog):
+    async def story(role, part):
+        first, second = role.submit("fail", returns=2)
+        with pytest.raises(ValueError, match="told once"):
+            await role.fetch(first)
+        del second
+
+    _with_role(story)
+    gc.collect()
+    assert "never retrieved" not in caplog.text

@@ -39,6 +39,7 @@ class Rig:
         samplers: Sequence[FakeSampler] = (),
         learner: FakeLearner | None = None,
         teacher: FakeTeacher | None = None,
+        second_teacher: FakeTeacher | None = None,
         **sections: object,
     ) -> None:
         self.config = RunConfig.model_validate(
@@ -53,6 +54,7 @@ class Rig:
         self.samplers = list(samplers) or [FakeSampler()]
         self.offline = FakeSampler()
         self.teacher = teacher or FakeTeacher()
+        self.teachers = [self.teacher, *([second_teacher] if second_teacher else [])]
         self.learner = learner or FakeLearner()
         self.recorder = FakeRecorder()
         self.ledger = Ledger(folder / "events.jsonl")
@@ -61,16 +63,17 @@ class Rig:
 
     async def run(self, *, stop_after: int | None = None) -> Pipeline:
         roles = [_role(f"sampler-{i}", part) for i, part in enumerate(self.samplers)]
-        teacher, queue = _role("teacher-0", self.teacher), _role("queue", self._queue())
+        teachers = [_role(f"teacher-{i}", part) for i, part in enumerate(self.teachers)]
+        queue = _role("queue", self._queue())
         offline, reference = _role("offline-0", self.offline), _role("reference-0", FakeReference())
         group = LearnerGroup([_role("learner-0", self.learner)])
-        every = [*roles, teacher, queue, offline, reference, *group.ranks]
+        every = [*roles, *teachers, queue, offline, reference, *group.ranks]
         await asyncio.gather(*(role.call("build") for role in every))
         sync = WeightSync(group, roles)
         parts = Parts(
             prompts=FakePrompts(),  # type: ignore[arg-type]
             samplers=roles,
-            teachers=[teacher],
+            teachers=teachers,
             offline=offline,
             reference=reference if "reference_logprobs" in self.config.objective.needs else None,
             queue=queue,
@@ -250,6 +253,14 @@ def test_an_objective_of_text_alone_asks_no_sampler(tmp_path):
     asyncio.run(rig.run())
     assert (rig.samplers[0].calls, rig.samplers[0].pushes) == (0, [0])
     assert rig.teacher.responded == 12
+
+
+def test_every_teacher_has_work_where_there_are_more_of_them_than_samplers(tmp_path):
+    second = FakeTeacher()
+    rig = Rig(tmp_path, steps=4, objective={"type": "seqkd"}, second_teacher=second)
+    asyncio.run(rig.run())
+    assert rig.teacher.responded + second.responded == 16
+    assert rig.teacher.responded > 0 and second.responded > 0
 
 
 def test_tuples_pass_the_reference_where_the_objective_asks_it(tmp_path):

@@ -1,5 +1,6 @@
 """The command line, as a newcomer meets it: help, dry run, and the errors of a first try."""
 
+import os
 import subprocess
 import sys
 
@@ -59,3 +60,13 @@ def test_a_missing_data_file_is_named_before_anything_heavy_starts(tmp_path):
     done = _run("e2e", f"data.train={tmp_path}/none.jsonl", f"output={tmp_path}/runs")
     assert done.returncode == 4
     assert "none.jsonl" in done.stderr
+
+
+@pytest.mark.parametrize("command", [["run", "quickstart"], ["compare", "quickstart_methods"]])
+def test_a_reader_that_goes_away_is_no_error(command):
+    reader, writer = os.pipe()
+    os.close(reader)
+    line = [sys.executable, "-m", f"orchestration.{command[0]}", command[1], "--dry-run"]
+    done = subprocess.run(line, stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
