@@ -111,8 +111,18 @@ def _check_teacher_can(config: "RunConfig") -> None:
             f"server's teacher.max_logprobs ({bound}); lower it, or start the server with a larger "
             "--max-logprobs and set teacher.max_logprobs"
         )
-    tokens = max(config.student.sampling.max_new_tokens, teacher.sampling.max_new_tokens)
-    nbytes = 8 * (k or 0) * tokens * config.learner.batch_size
+    _check_distributions_fit(config, k)
+
+
+def _check_distributions_fit(config: "RunConfig", k: int | None) -> None:
+    """Check a batch's largest distributions against the queue, as far as sizes are known now."""
+    made = config.data.tokenizer_vocab if config.student.make else 0
+    tokens = max(
+        config.student.sampling.max_new_tokens,
+        config.teacher.sampling.max_new_tokens,
+        config.data.max_response_tokens or 1,
+    )
+    nbytes = 8 * (k or made) * tokens * config.learner.batch_size
     if nbytes > config.replay.max_bytes:
         raise ValueError(
             f"a batch's teacher distributions may take {nbytes} bytes, more than replay.max_bytes "

@@ -28,7 +28,9 @@ class TeacherBase(Section):
     vocabulary entry a pair. Needs a teacher that is scored by torch."""
     distribution_top_k: int | None = Field(default=64, ge=1)
     """For objectives that match distributions: the likeliest tokens that are sent of each state,
-    8 bytes each; the rest counts as one tail. None: the whole vocabulary, exact."""
+    8 bytes each; the rest counts as one tail. None: the whole vocabulary, exact. The learner holds
+    several arrays of so many values a token: a large k wants a small
+    ``learner.micro_batch_tokens``."""
     cache: bool = True
     """Keep y_t and log p(y_t) on disk, keyed by teacher, prompt and sampling parameters."""
 

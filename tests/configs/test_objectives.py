@@ -69,6 +69,12 @@ def test_more_top_tokens_than_the_server_allows_are_refused() -> None:
 def test_distributions_that_the_queue_could_not_hold_are_refused() -> None:
     with pytest.raises(ValueError, match=r"more than replay\.max_bytes"):
         config(objective={"type": "kd"}, replay={"max_bytes": 2048})
+    made = {"make": {}, "warm_start": {}}
+    whole = {"objective": {"type": "kd"}, "student": made}
+    whole |= {"teacher": made | {"distribution_top_k": None}}
+    config(**whole)
+    with pytest.raises(ValueError, match=r"lower teacher\.distribution_top_k"):
+        config(**whole, data={"tokenizer_vocab": 300_000})
 
 
 def test_a_step_holds_whole_groups_of_samples() -> None:
