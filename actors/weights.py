@@ -25,9 +25,10 @@ def checksum(buffer: np.ndarray) -> str:
 
 
 def check_version(manifest: WeightManifest, *, held: int) -> None:
-    """Raise WeightSyncError when the push is older than version ``held``, by accident.
+    """Raise WeightSyncError when the push is older than version ``held``.
 
-    The same version may be pushed again: a retry changes nothing.
+    The same version may be pushed again: a retry changes nothing. Whoever means to bring an older
+    one back (a snapshot that negatives are drawn from) says ``going_back`` and is not asked.
     """
     if manifest.version < held:
         raise WeightSyncError(

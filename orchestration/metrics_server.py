@@ -62,6 +62,8 @@ class _Server(ThreadingMixIn, TCPServer):
 
 def _handler(registry: CollectorRegistry) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
+        """Answers `/metrics` and `/healthz`; a silent client is let go after ten seconds."""
+
         timeout = 10
 
         def do_GET(self) -> None:

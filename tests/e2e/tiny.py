@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +44,16 @@ class TinyRun:
     """One run in a process of its own, and everything that it started."""
 
     def __init__(
-        self, home: Path, *overrides: str, name: str = "tiny", recipe: str = "quickstart"
+        self,
+        home: Path,
+        *overrides: str,
+        name: str = "tiny",
+        recipe: str = "quickstart",
+        tiny: Sequence[str] = TINY,
     ) -> None:
         self.folder = home / "runs" / name
         self.command = [
-            *(sys.executable, "-m", "orchestration.run", recipe, *TINY),
+            *(sys.executable, "-m", "orchestration.run", recipe, *tiny),
             *(f"name={name}", f"output={home / 'runs'}", f"cache={home / 'cache'}", *overrides),
         ]
         self.log = home / f"{name}.log"

@@ -46,11 +46,13 @@ def test_the_same_seed_gives_the_same_interval_and_another_one_nearly():
     assert first.low == pytest.approx(second.low, abs=0.03)
 
 
-def test_the_interval_covers_the_truth_about_as_often_as_it_says():
+@pytest.mark.parametrize(("seeds", "low", "high"), [(5, 0.85, 0.93), (20, 0.91, 0.98)])
+def test_the_interval_covers_the_truth_about_as_often_as_it_says(seeds, low, high):
+    """Few seeds make it too narrow, as docs/compare.md says."""
     hits, trials = 0, 300
     for trial in range(trials):
         generator = np.random.default_rng(trial)
-        values = [generator.normal() + 2 * generator.standard_normal(16) for _ in range(20)]
-        _, low, high = bootstrap(values, draws=400, seed=trial)
-        hits += low <= 0 <= high
-    assert 0.91 <= hits / trials <= 0.98
+        values = [generator.normal() + 2 * generator.standard_normal(16) for _ in range(seeds)]
+        interval = bootstrap(values, draws=400, seed=trial)
+        hits += interval.low <= 0 <= interval.high
+    assert low <= hits / trials <= high

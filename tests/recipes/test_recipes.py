@@ -14,16 +14,20 @@ from tests.e2e.tiny import TinyRun
 FOODS = ("thai", "greek", "french", "indian")
 
 
-def _write_dolly_rows(path: Path, count: int) -> None:
-    rows = [
-        {
-            "instruction": "Describe the place.",
-            "context": f"name: number {i} food: {FOODS[i % 4]}",
-            "response": f"number {i} serves {FOODS[i % 4]} food.",
-        }
-        for i in range(count)
-    ]
-    path.write_text("\n".join(json.dumps(row) for row in rows) + "\n")
+def _dolly_row(i: int) -> dict[str, str]:
+    food = FOODS[i % 4]
+    return {
+        "instruction": "Describe the place.",
+        "context": f"name: number {i} food: {food}",
+        "response": f"number {i} serves {food} food.",
+    }
+
+
+def _gsm8k_row(i: int) -> dict[str, str]:
+    return {
+        "question": f"Ann has {i} apples and buys {i % 7} more. How many has she?",
+        "answer": f"Ann has {i} + {i % 7} = {i + i % 7} apples.\n#### {i + i % 7}",
+    }
 
 
 @pytest.mark.parametrize("recipe", recipe_names())
@@ -47,15 +51,12 @@ def test_gpt2_dolly_is_the_papers_set_up():
 
 @pytest.mark.e2e
 @pytest.mark.timeout(1200)
-def test_e2e_distils_on_a_dolly_file_of_ones_own(tmp_path):
-    _write_dolly_rows(tmp_path / "rows.jsonl", 80)
-    run = TinyRun(
-        tmp_path,
-        f"data.train={tmp_path / 'rows.jsonl'}",
-        "learner.steps=3",
-        name="own",
-        recipe="e2e",
-    )
+@pytest.mark.parametrize(("recipe", "row"), [("e2e", _dolly_row), ("gsm8k", _gsm8k_row)])
+def test_a_recipe_distils_on_a_file_of_ones_own(tmp_path, recipe, row):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps(row(i)) + "\n" for i in range(80)))
+    small = ("learner.steps=3", "cluster.local=true")
+    run = TinyRun(tmp_path, f"data.train={rows}", *small, name="own", recipe=recipe)
     assert run.wait() == 0, run.tail()
     summary = run.json("summary.json")
     assert summary["ledger"]["consumed"] == 24
