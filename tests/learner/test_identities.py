@@ -178,9 +178,10 @@ def test_13_the_teacher_is_stationary_with_fresh_negatives_and_not_with_stale_on
         assert close(stale_Y, BETA / 2 * (log_mu_Y.exp() - log_p_Y.exp()))
 
 
-def fresh_step(z_Y: Tensor, log_p_Y: Tensor, **options) -> Tensor:
-    """(Y,) minus the gradient, y_s drawn from the very student that is differentiated."""
-    return -loss_gradient(z_Y, log_p_Y, z_Y.log_softmax(0), **options)
+def fresh_step(z_Y: Tensor, log_p_Y: Tensor, *, temperature: float = 1.0, **options) -> Tensor:
+    """(Y,) minus the gradient, y_s drawn from the very student that is differentiated, its
+    logits of whole responses divided by ``temperature``."""
+    return -loss_gradient(z_Y, log_p_Y, (z_Y / temperature).log_softmax(0), **options)
 
 
 @pytest.mark.parametrize("beta", [0.3, 1.0, 3.0])
@@ -248,6 +249,25 @@ def test_13_fresh_steps_end_at_the_teacher_or_between_it_and_what_y_t_is_drawn_f
     found_Y = destination(log_p_Y, beta=beta, log_drawn_Y=log_drawn_Y)
     assert (found_Y - expected_Y).abs().max() < 1e-9
     assert kl(expected_Y, log_p_Y) > 0.01
+
+
+@pytest.mark.parametrize(("beta", "temperature"), [(0.1, 1.25), (1.0, 1.5), (0.5, 0.8)])
+def test_13_hotter_negatives_end_sharper_than_what_y_t_is_drawn_from(
+    beta: float, temperature: float
+) -> None:
+    """With y_s ~ q^{1/tau} every pair balances at q ~ (d p^beta)^{tau/(1 + tau beta)}: from the
+    teacher's own y_t at p^{tau (1+beta)/(1+tau beta)}, which for small beta is p^tau."""
+    log_p_Y = response_logprobs(0)
+    log_drawn_Y = over_responses(random_table(0).log_softmax(-1))
+    power = temperature / (1 + temperature * beta)
+    for log_d_Y in (log_p_Y, log_drawn_Y):
+        expected_Y = (power * (log_d_Y + beta * log_p_Y)).log_softmax(0)
+        options = {"beta": beta, "temperature": temperature, "log_drawn_Y": log_d_Y}
+        assert fresh_step(expected_Y, log_p_Y, **options).abs().max() < 1e-15
+        assert (destination(log_p_Y, **options) - expected_Y).abs().max() < 1e-2
+    entropy = -(expected_Y.exp() * expected_Y).sum()
+    plain_Y = ((log_drawn_Y + beta * log_p_Y) / (1 + beta)).log_softmax(0)
+    assert (entropy < -(plain_Y.exp() * plain_Y).sum()) == (temperature > 1)
 
 
 def test_14_the_gradient_s_weight_is_sigma_of_student_minus_teacher_reward() -> None:
