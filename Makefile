@@ -6,7 +6,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 STAMP  := $(VENV)/.setup-done
 LOCKS  := requirements/cpu.txt requirements/dev.txt
 
-.PHONY: help setup quickstart test test-unit check format clean
+.PHONY: help setup quickstart test test-unit test-faults check format clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -32,6 +32,9 @@ test: setup ## run every test
 
 test-unit: setup ## run the tests that start no engine and no Ray
 	@$(BIN)/python -m pytest -m "not engine and not e2e" $(ARGS)
+
+test-faults: setup ## kill, hang and spoil parts of real runs, soak included; prints a table
+	@DPKD_SOAK=1 .ci/isolated $(BIN)/python -m pytest tests/faults $(ARGS)
 
 check: setup ## format, lint, types, import arrows
 	@$(BIN)/ruff format --check .

@@ -47,7 +47,10 @@ class RowEncoder:
         self._room = response_room
         name = getattr(tokenizer, "name_or_path", "") or "the tokenizer"
         if tokenizer.eos_token_id is None:
-            raise ConfigError(f"{name} has no end-of-sequence token, so responses would not end")
+            raise ConfigError(
+                f"{name} has no end-of-sequence token, so responses would not end; name its "
+                "eos_token in tokenizer_config.json"
+            )
         if config.template is None and not getattr(tokenizer, "chat_template", None):
             raise ConfigError(f"{name} has no chat template: set data.template")
         self._eos = np.array([tokenizer.eos_token_id], np.int32)
@@ -99,7 +102,7 @@ class RowEncoder:
             (
                 prompt + self._room > context,
                 f"the prompt has {prompt} tokens and {whole}, which must hold the prompt and "
-                f"{self._room} new token(s): see student.sampling.max_new_tokens",
+                f"{self._room} new token(s): see max_new_tokens of student, teacher and evaluation",
             ),
             (
                 prompt > config.max_prompt_tokens,

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from transformers import AutoConfig
 
+from actors.model_folder import UNREADABLE
 from configs.errors import ConfigError, DataError, DependencyError
 from configs.wire import Prompt, Response
 
@@ -79,15 +80,18 @@ def declared_limits(
 ) -> Limits:
     """Return what the model in ``folder`` declares; ``max_model_len`` may lower its context.
 
-    Raises DependencyError when config.json cannot be read.
+    Raises DependencyError when config.json cannot be used.
     """
     try:
         declared = AutoConfig.from_pretrained(
             folder, trust_remote_code=trust_remote_code
         ).get_text_config()
-    except (OSError, ValueError) as error:
+    except UNREADABLE as error:
         reason = " ".join(str(error).split())
-        raise DependencyError(f"{owner} {folder}: config.json cannot be read: {reason}") from error
+        raise DependencyError(
+            f"{owner} {folder}: config.json cannot be used ({reason}); set {owner}.model to a "
+            "complete model in Hugging Face layout"
+        ) from error
     unbounded = sys.maxsize  # ALiBi models, for one, declare no longest sequence
     context = getattr(declared, "max_position_embeddings", None) or unbounded
     return Limits(

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from actors.openai_format import IdsFormat, TextFormat, token_logprobs
+from actors.openai_answers import token_logprobs
+from actors.openai_errors import malformed_answer
+from actors.openai_format import IdsFormat, TextFormat
 from actors.openai_server import OpenAiServer
 from actors.served_model import PROBE, QUESTION, ServedModel
-from configs.errors import ConfigError, DependencyError
+from configs.errors import ConfigError, DependencyError, NonFiniteError
 from configs.sampling import Sampling
 from configs.teacher import OpenAiTeacherConfig
 
@@ -18,20 +20,27 @@ log = logging.getLogger(__name__)
 CHECK_SECONDS = 600.0
 """Longest time between two looks at the served model, while it is asked anything."""
 _ASKS = 3
+_SMALLEST_CONTEXT = 8
+"""As of ``teacher.max_model_len``."""
 _GREEDY = Sampling(temperature=0.0, top_p=1.0, max_new_tokens=16)
 
 
-def describe(server: OpenAiServer, model: str) -> dict[str, Any]:
-    """Return what a server's list of models says of ``model``: Nones where it is not in it."""
+def describe(server: OpenAiServer, config: OpenAiTeacherConfig) -> dict[str, Any]:
+    """Return what a server's list of models says of the model: Nones where it is not in it."""
     listed = (server.ask_if_there("/models") or {}).get("data") or []
-    entry = next((each for each in listed if each.get("id") == model), {})
+    if not isinstance(listed, list) or not all(isinstance(each, dict) for each in listed):
+        raise malformed_answer(config, "/models gives no list of models")
+    entry = next((each for each in listed if each.get("id") == config.model), {})
+    context = entry.get("max_model_len")
+    if context is not None and not (isinstance(context, int) and context >= _SMALLEST_CONTEXT):
+        raise malformed_answer(config, f"/models gives {context!r} as max_model_len")
     return {name: entry.get(name) for name in ("id", "root", "max_model_len")}
 
 
 def score(server: OpenAiServer, form: IdsFormat, ids_L: np.ndarray) -> np.ndarray:
     """Return (L-1,) float32, log p(ids[i+1] | ids[:i+1]); NaN where the server gave none."""
     answer = server.ask(form.path, form.score_request(ids_L, 0))
-    return token_logprobs(ids_L, form.state_logprobs(answer))
+    return token_logprobs(ids_L, form.state_logprobs(answer, ids_L))
 
 
 class ModelWatch:
@@ -77,7 +86,7 @@ class ModelWatch:
         return pin
 
     def _look(self) -> ServedModel:
-        described = describe(self._server, self._config.model)
+        described = describe(self._server, self._config)
         if isinstance(self._form, IdsFormat):
             logprobs = score(self._server, self._form, self._form.probe_L)
             return ServedModel(described=described, logprobs=logprobs)
@@ -109,11 +118,18 @@ def check_token_ids(config: OpenAiTeacherConfig, server: OpenAiServer, tokenizer
 def check_raw(config: OpenAiTeacherConfig, server: OpenAiServer, form: IdsFormat) -> None:
     """Raise ConfigError where the server's log-probabilities are not the raw model's.
 
-    The same token is scored twice: as the only one allowed, and within a prompt.
+    The same token is scored twice: as the only one allowed, and within a prompt. Raises
+    NonFiniteError where that gives no number.
     """
     drawn = score(server, form, form.probe_L)[-1]
     shown = score(server, form, np.append(form.probe_L, form.probe_L[:1]))[-2]
-    if not abs(drawn - shown) < 0.5:
+    if not np.isfinite([drawn, shown]).all():
+        raise NonFiniteError(
+            f"teacher server {config.base_url} gives {drawn:.2f} and {shown:.2f} as a token's "
+            "log-probability, not finite numbers; check the weights that it serves, or serve them "
+            "in float32"
+        )
+    if abs(drawn - shown) >= 0.5:
         raise ConfigError(
             f"teacher server {config.base_url} gives a token the log-probability {drawn:.2f} when "
             f"it draws it and {shown:.2f} when it is shown it; start vLLM's server with "

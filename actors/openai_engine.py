@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from actors.model_watch import ModelWatch, check_raw, check_token_ids, describe, score
-from actors.openai_format import IdsFormat, StateLogprobs, TextFormat
+from actors.openai_answers import StateLogprobs
+from actors.openai_format import IdsFormat, TextFormat
 from actors.openai_server import Item, OpenAiServer, Result
 from configs.errors import ConfigError, DataError, DependencyError
 from configs.sampling import Sampling
@@ -40,7 +41,7 @@ class OpenAiEngine:
         self._tokenizer = tokenizer = deepcopy(tokenizer)
         self._config = config
         self._server = OpenAiServer(config)
-        declared = describe(self._server, config.model)["max_model_len"]
+        declared = describe(self._server, config)["max_model_len"]
         with_ids = config.tokens == "ids"
         self.context: int = (declared if with_ids else None) or sys.maxsize
         """Longest prompt plus response in tokens; ``sys.maxsize`` where the server says none, and
@@ -110,7 +111,7 @@ class OpenAiEngine:
 
         def likeliest(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             answer = self._server.ask(form.path, form.score_request(ids, k))
-            return _likeliest(form.state_logprobs(answer), k)
+            return _likeliest(form.state_logprobs(answer, ids), k)
 
         return self._for_each(likeliest, sequences)
 
@@ -144,8 +145,11 @@ class OpenAiEngine:
 
 
 def _likeliest(states: list[StateLogprobs], k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return (L-1, K) ids and log-probabilities; DependencyError where a state holds fewer."""
-    ranked = [sorted(state.items(), key=lambda pair: (-pair[1], pair[0]))[:k] for state in states]
+    """Return (L-1, K) ids and log-probabilities; DependencyError where a state holds fewer.
+
+    A NaN comes first, so that it is not cut off unseen.
+    """
+    ranked = [sorted(state.items(), key=_likelier)[:k] for state in states]
     fewest = min(len(pairs) for pairs in ranked)
     if fewest < k:
         raise DependencyError(
@@ -155,3 +159,8 @@ def _likeliest(states: list[StateLogprobs], k: int) -> tuple[np.ndarray, np.ndar
     ids = [[token for token, _ in pairs] for pairs in ranked]
     logprobs = [[value for _, value in pairs] for pairs in ranked]
     return np.array(ids, np.int32), np.array(logprobs, np.float32)
+
+
+def _likelier(pair: tuple[int, float]) -> tuple[float, int]:
+    token, logprob = pair
+    return (-np.inf if np.isnan(logprob) else -logprob, token)

@@ -41,6 +41,14 @@ def no_openai_answer(config: OpenAiTeacherConfig, what: str) -> DependencyError:
     )
 
 
+def malformed_answer(config: OpenAiTeacherConfig, what: str) -> DependencyError:
+    """Return the error for a completion that holds something else than was asked for."""
+    return DependencyError(
+        f"teacher server {config.base_url} gave an answer that cannot be used ({what}); read its "
+        "log, and see that teacher.base_url, teacher.api and teacher.tokens suit it"
+    )
+
+
 def _status_error(
     error: "APIStatusError", config: OpenAiTeacherConfig, key: str | None
 ) -> DpkdError:

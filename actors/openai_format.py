@@ -9,21 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from actors.openai_answers import Answer, StateLogprobs
 from actors.served_model import PROBE
-from configs.errors import ConfigError, DependencyError
 from configs.sampling import Sampling
 from configs.teacher import OpenAiTeacherConfig
 from configs.wire import Response
 
-StateLogprobs = dict[int, float]
-"""Token id to log-probability: what a server gives of one state."""
-
 _PLAIN = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
 """vLLM's server would else take these from the model's generation_config.json."""
-_NO_IDS = (
-    "the teacher's server gives no token ids or log-probabilities for token ids, as vLLM's does: "
-    "set teacher.tokens=text"
-)
 
 
 class IdsFormat:
@@ -33,7 +26,8 @@ class IdsFormat:
 
     def __init__(self, config: OpenAiTeacherConfig, tokenizer: Any, context: int) -> None:
         """``tokenizer`` is teacher's and student's; ``context`` the teacher's, in tokens."""
-        self._model, self._context = config.model, context
+        self._config, self._context = config, context
+        self._vocabulary = len(tokenizer)
         ids = tokenizer(PROBE, add_special_tokens=False)["input_ids"]
         self.probe_L = np.array(ids[: context - 1], np.int32)
         """(L,) ids of a fixed text, which leaves room for one more token."""
@@ -51,20 +45,10 @@ class IdsFormat:
 
     def response(self, answer: Mapping[str, Any], sampling: Sampling) -> Response:
         """Return the drawn ids, the end-of-sequence token among them, with their log mu."""
-        del sampling
-        choice = first_choice(answer)
-        ids, logprobs = choice.get("token_ids"), choice.get("logprobs")
-        if not ids or not logprobs:
-            raise ConfigError(_NO_IDS)
-        if choice["finish_reason"] not in ("stop", "length"):
-            raise DependencyError(
-                f"the teacher's server ended a request with {choice['finish_reason']!r}; "
-                "read its log"
-            )
+        said = Answer(answer, self._config)
+        ids_T, logprobs_T = said.drawn(longest=sampling.max_new_tokens, vocabulary=self._vocabulary)
         return Response(
-            ids_T=np.array(ids, np.int32),
-            finish_reason=choice["finish_reason"],
-            behaviour_logprobs_T=np.array(logprobs["token_logprobs"], np.float32),
+            ids_T=ids_T, finish_reason=said.finish_reason, behaviour_logprobs_T=logprobs_T
         )
 
     def score_request(self, ids_L: np.ndarray, k: int) -> dict[str, Any]:
@@ -82,20 +66,13 @@ class IdsFormat:
             "return_tokens_as_token_ids": True,
         }
 
-    def state_logprobs(self, answer: Mapping[str, Any]) -> list[StateLogprobs]:
+    def state_logprobs(self, answer: Mapping[str, Any], ids_L: np.ndarray) -> list[StateLogprobs]:
         """Return L-1 maps: the id that stands there, and the K likeliest, in any order."""
-        choice = first_choice(answer)
-        if not choice.get("prompt_logprobs") or not choice.get("logprobs"):
-            raise ConfigError(_NO_IDS)
-        prompt = choice["prompt_logprobs"][1:]  # nothing predicts the first id
-        states = [{int(i): entry["logprob"] for i, entry in (at or {}).items()} for at in prompt]
-        generated = choice["logprobs"]["top_logprobs"][0]
-        states.append({int(i.removeprefix("token_id:")): value for i, value in generated.items()})
-        return states
+        return Answer(answer, self._config).states(len(ids_L) - 1)
 
     def _body(self, prompt: np.ndarray, max_tokens: int) -> dict[str, Any]:
         return _PLAIN | {
-            "model": self._model,
+            "model": self._config.model,
             "prompt": prompt.tolist(),
             "max_tokens": max_tokens,
         }
@@ -106,7 +83,7 @@ class TextFormat:
 
     def __init__(self, config: OpenAiTeacherConfig, tokenizer: Any) -> None:
         """``tokenizer`` is the student's: it made the prompt's ids and makes the response's."""
-        self._model, self._tokenizer = config.model, tokenizer
+        self._config, self._tokenizer = config, tokenizer
         self._chat = config.api == "chat"
         self.path = "/chat/completions" if self._chat else "/completions"
         first = tokenizer("x", verbose=False)["input_ids"][0]
@@ -120,7 +97,7 @@ class TextFormat:
         """Return what draws one response to a text."""
         chat = {"messages": [{"role": "user", "content": text}]}
         return (chat if self._chat else {"prompt": text}) | {
-            "model": self._model,
+            "model": self._config.model,
             "max_tokens": sampling.max_new_tokens,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
@@ -129,9 +106,7 @@ class TextFormat:
 
     def text(self, answer: Mapping[str, Any]) -> str:
         """Return the response's text; a server may give none."""
-        choice = first_choice(answer)
-        text = (choice.get("message") or {}).get("content") if self._chat else choice.get("text")
-        return text or ""
+        return Answer(answer, self._config).text(chat=self._chat)
 
     def response(self, answer: Mapping[str, Any], sampling: Sampling) -> Response:
         """Tokenise the response's text, cut to ``max_new_tokens`` of the student's tokens.
@@ -145,7 +120,7 @@ class TextFormat:
             split_special_tokens=True,  # text that spells a special token stays text
             verbose=False,
         )["input_ids"]
-        ended = not ids or first_choice(answer).get("finish_reason") == "stop"
+        ended = not ids or Answer(answer, self._config).finish_reason == "stop"
         whole = [*ids, self._tokenizer.eos_token_id] if ended else ids
         cut = whole[: sampling.max_new_tokens]
         return Response(
@@ -161,22 +136,3 @@ class TextFormat:
         return self._tokenizer.decode(
             ids, skip_special_tokens=self._chat, clean_up_tokenization_spaces=False
         )
-
-
-def token_logprobs(ids_L: np.ndarray, states: list[StateLogprobs]) -> np.ndarray:
-    """Return (L-1,) float32 by token id, NaN where there is none.
-
-    A state may hold more tokens than the one that stands there.
-    """
-    pairs = zip(ids_L[1:].tolist(), states, strict=True)
-    return np.array([state.get(token, np.nan) for token, state in pairs], np.float32)
-
-
-def first_choice(answer: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the one completion that was asked for."""
-    choices = answer.get("choices")
-    if not choices:
-        raise DependencyError(
-            "the teacher's server gave an answer without choices; check teacher.base_url"
-        )
-    return choices[0]

@@ -113,9 +113,11 @@ class OpenAiServer:
                     path, cast_to=object, body=dict(body), options={"headers": self._headers}
                 )
         except JSONDecodeError:
-            raise no_openai_answer(self._config, f"no JSON from {path}") from None
+            raise no_openai_answer(self._config, f"no whole JSON from {path}") from None
         if not isinstance(answer, dict):
-            raise no_openai_answer(self._config, f"no JSON object from {path}")
+            raise no_openai_answer(
+                self._config, f"no JSON object, sent as application/json, from {path}"
+            )
         return answer
 
 

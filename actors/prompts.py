@@ -99,6 +99,10 @@ class PromptSource:
         """Go on from a position that the same data, config and seed gave. Costs no reading."""
         self._next = Uid(**position)
 
+    def seek_behind(self, uid: Uid) -> None:
+        """Go on with the use that comes after ``uid``."""
+        self._next = self._behind(uid)
+
     def take(self, n: int) -> list[Prompt]:
         """Return the next ``n`` prompts, in the order of their uids, epoch after epoch.
 
@@ -110,7 +114,6 @@ class PromptSource:
         passed_over = 0
         while len(prompts) < n:
             prompt = self.prompt(self._next)
-            epoch, ordinal, sample = self._next
             if prompt is not None:
                 prompts.append(prompt)
                 passed_over = 0
@@ -118,13 +121,15 @@ class PromptSource:
                 passed_over += 1
                 if passed_over == len(self):
                     raise DataError(f"every row of {self._rows.path} is too long")
-            if prompt is not None and sample + 1 < self._samples:
-                self._next = Uid(epoch, ordinal, sample + 1)
-            elif ordinal + 1 < len(self):
-                self._next = Uid(epoch, ordinal + 1, 0)
-            else:
-                self._next = Uid(epoch + 1, 0, 0)
+            skipped = self._next._replace(sample=self._samples - 1)
+            self._next = self._behind(self._next if prompt is not None else skipped)
         return prompts
+
+    def _behind(self, uid: Uid) -> Uid:
+        epoch, ordinal, sample = uid
+        if sample + 1 < self._samples:
+            return Uid(epoch, ordinal, sample + 1)
+        return Uid(epoch, ordinal + 1, 0) if ordinal + 1 < len(self) else Uid(epoch + 1, 0, 0)
 
     def prompt(self, uid: Uid) -> Prompt | None:
         """Return the prompt that a uid of this stream names; None for a row that is skipped."""

@@ -19,6 +19,7 @@ Row = dict[str, Any]
 
 BOM = b"\xef\xbb\xbf"
 _WHITE_SPACE = " \t\n\r"
+_NO_SKIP = "mend the file: broken rows can be left out of .jsonl and .csv only"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +63,9 @@ class _LineReader:
         """Yield every line that is not blank; its address is its first byte."""
         address, parse = self._file.seek(0), self._parse
         for line, raw in enumerate(self._file, 1):
-            if not raw.isspace():
-                yield address, line, parse(raw if address else raw.removeprefix(BOM))
+            record = raw if address else raw.removeprefix(BOM)
+            if record and not record.isspace():
+                yield address, line, parse(record)
             address += len(raw)
 
     def read(self, address: int) -> Row:
@@ -115,9 +117,10 @@ class JsonLines(_LineReader):
                 return BadRow("truncated", "the last line is cut off in the middle of its JSON")
             if raw.startswith(BOM):
                 return BadRow("bad_json", "a byte order mark in the middle of the file")
-            return BadRow("bad_json", f"not valid JSON ({error.msg} at column {error.colno})")
+            what = error.msg.removesuffix(" at")
+            return BadRow("bad_json", f"not valid JSON ({what} at column {error.colno})")
         except (RecursionError, ValueError) as error:
-            return BadRow("bad_json", f"JSON that cannot be held ({error})")
+            return BadRow("bad_json", _too_much(error))
 
 
 class JsonList:
@@ -157,7 +160,7 @@ class JsonList:
                     position, "expected ',' or ']' after an object: is the file cut off?"
                 )
         if self._skip(position + 1) < len(self._text):
-            raise self._error(position + 1, "more text after the end of the list")
+            raise self._error(position + 1, f"more text after the end of the list; {_NO_SKIP}")
 
     def read(self, address: int) -> Row:
         """Return the row whose object begins at this character."""
@@ -167,9 +170,9 @@ class JsonList:
         try:
             return self._decoder.raw_decode(self._text, position)
         except json.JSONDecodeError as error:
-            raise self._error(error.pos, f"not valid JSON ({error.msg})") from None
+            raise self._error(error.pos, f"not valid JSON ({error.msg}); {_NO_SKIP}") from None
         except (RecursionError, ValueError) as error:
-            raise self._error(position, f"JSON that cannot be held ({error})") from None
+            raise self._error(position, f"{_too_much(error)}; {_NO_SKIP}") from None
 
     def _skip(self, position: int) -> int:
         text = self._text
@@ -186,6 +189,11 @@ def _object(value: Any) -> Row | BadRow:
     if isinstance(value, dict):
         return value
     return BadRow("not_an_object", f"a JSON object is expected, got {type(value).__name__}")
+
+
+def _too_much(error: RecursionError | ValueError) -> str:
+    what = "nested too deeply" if isinstance(error, RecursionError) else "a number too long"
+    return f"JSON that cannot be held ({what})"
 
 
 def not_utf8(error: UnicodeDecodeError) -> BadRow:

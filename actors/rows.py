@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 
@@ -28,6 +28,7 @@ _FORMATS = {
     ".parquet": Parquet,
     ".txt": TextLines,
 }
+_NAMES = "data.template, data.chat_column and data.columns name the columns that are read"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,12 +53,12 @@ class Layout:
     def fault(self, row: Row) -> BadRow | None:
         """Return what is wrong with a row, None where it is good."""
         for name in self.prompt:
-            if not isinstance(row.get(name), str):
-                return _no_text(row, name)
+            if not _is_text(row.get(name)):
+                return self._no_text(row, name)
         if self.response is not None:
             text = row.get(self.response)
-            if not isinstance(text, str):
-                return _no_text(row, self.response)
+            if not _is_text(text):
+                return self._no_text(row, self.response)
             if not text or text.isspace():
                 return BadRow("empty_response", f"column {self.response!r} is empty")
         if self.references is not None and row.get(self.references):
@@ -70,6 +71,16 @@ class Layout:
         if given:
             return tuple(json.loads(given) if isinstance(given, str) else given)
         return (row[self.response],) if self.response else ()
+
+    def _no_text(self, row: Row, name: str) -> BadRow:
+        if name not in row:
+            has = ", ".join(map(repr, row)) or "none"
+            hint = f"; {_NAMES}" if self.prompt else ""
+            return BadRow("missing_column", f"no column {name!r} (the row has {has}){hint}")
+        if isinstance(row[name], str):
+            return BadRow("not_text", f"column {name!r} holds half a surrogate pair, no character")
+        kind = "null" if row[name] is None else type(row[name]).__name__
+        return BadRow("not_text", f"column {name!r} must be text, got {kind}")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -150,11 +161,15 @@ def bad_row_error(place: str, detail: str) -> DataError:
 def _open_reader(path: Path, columns: Sequence[str]) -> RowReader:
     if not path.is_file():
         state = "is a folder" if path.is_dir() else "does not exist"
-        raise DataError(f"data file {path} {state} (looked for {path.absolute()})")
+        raise DataError(
+            f"data file {path} {state} (looked for {path.absolute()}); "
+            "see data.train, data.validation and data.corpus"
+        )
     suffix = path.suffix.lower()
     if suffix not in _FORMATS:
         raise DataError(
-            f"data file {path} has the suffix {suffix!r}; known are {', '.join(sorted(_FORMATS))}"
+            f"data file {path} has the suffix {suffix!r}; known are "
+            f"{', '.join(sorted(_FORMATS))}: unpack it, or save it as one of these"
         )
     if path.stat().st_size == 0:
         raise DataError(f"data file {path} is empty: give a file with at least one row")
@@ -175,12 +190,14 @@ def _summary(skipped: Counter[str]) -> str:
     return ": left out were " + ", ".join(f"{n} as {reason}" for reason, n in skipped.most_common())
 
 
-def _no_text(row: Row, name: str) -> BadRow:
-    if name not in row:
-        has = ", ".join(map(repr, row)) or "none"
-        return BadRow("missing_column", f"no column {name!r} (the row has {has})")
-    kind = "null" if row[name] is None else type(row[name]).__name__
-    return BadRow("not_text", f"column {name!r} must be text, got {kind}")
+def _is_text(value: Any) -> TypeGuard[str]:
+    """Whether a value is text that can be written; JSON can spell half a surrogate pair."""
+    if not isinstance(value, str):
+        return False
+    try:
+        return value.isascii() or bool(value.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _references_fault(row: Row, name: str) -> BadRow | None:
@@ -189,6 +206,6 @@ def _references_fault(row: Row, name: str) -> BadRow | None:
         values = json.loads(given) if isinstance(given, str) else given
     except ValueError:
         values = None
-    if isinstance(values, list) and values and all(isinstance(text, str) for text in values):
+    if isinstance(values, list) and values and all(map(_is_text, values)):
         return None
     return BadRow("bad_references", f"column {name!r} must be a list of text")

@@ -11,6 +11,8 @@ only on the hidden states that predict a response token, ``LOGITS_AT_ONCE`` valu
 """
 
 from collections.abc import Iterator, Sequence
+from pickle import PickleError
+from struct import error as BadStruct
 from typing import NamedTuple, Protocol, cast
 
 import numpy as np
@@ -20,6 +22,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from actors.limits import Limits, Owner
+from actors.model_folder import UNREADABLE
 from configs.errors import ConfigError, DependencyError
 from configs.models import DType
 
@@ -234,8 +237,9 @@ def _load(
             trust_remote_code=trust_remote_code,
             revision=revision,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # told below, in one sentence
         )
-    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
+    except (*UNREADABLE, SafetensorError, RuntimeError, EOFError, PickleError, BadStruct) as error:
         reason = " ".join(str(error).split())
         raise DependencyError(f"model {name} cannot be loaded: {reason}; {advice}") from error
     model, report = cast(tuple[PreTrainedModel, dict], loaded)
@@ -243,4 +247,10 @@ def _load(
         # transformers would fill them with random numbers and go on.
         missing = ", ".join(sorted(report["missing_keys"])[:3])
         raise DependencyError(f"model {name} lacks weights ({missing}, …); {advice}")
+    if report["mismatched_keys"]:
+        tensor, stored, declared = min(report["mismatched_keys"])
+        raise DependencyError(
+            f"model {name} holds {tensor} with shape {tuple(stored)}, and its config.json makes it "
+            f"{tuple(declared)}; {advice}"
+        )
     return model

@@ -9,6 +9,7 @@ import numpy as np
 from actors.vllm_engine import VllmEngine
 from actors.weights import check_probe, check_tensors, check_transport, check_version
 from configs.errors import DataError, WeightSyncError
+from configs.faults import failpoint, is_armed
 from configs.sampling import Sampling
 from configs.student import StudentConfig
 from configs.wire import Prompt, Trajectory, Uid, WeightManifest, WeightProof
@@ -75,13 +76,17 @@ class StudentSampler:
                 f"the sampler does not generate with unproved weights ({self._doubt}); push again"
             )
         sampling = sampling or self._sampling
+        failpoint("sampler.generate")
         for prompt in prompts:
+            if is_armed():
+                failpoint("sampler.generate", prompt.uid)
             self._check_fits(prompt, sampling.max_new_tokens)
         responses = self._engine.generate(
             [prompt.prompt_ids_P for prompt in prompts],
             sampling=sampling,
             seeds=[request_seed(self._seed, prompt.uid) for prompt in prompts],
         )
+        failpoint("sampler.generated")
         return [
             Trajectory(prompt=prompt, response=response, weight_version=self.weight_version)
             for prompt, response in zip(prompts, responses, strict=True)
@@ -98,6 +103,7 @@ class StudentSampler:
         proved.
         """
         start = time.monotonic()
+        failpoint("sampler.load")
         self._doubt = f"the push of version {manifest.version} failed"
         if going_back:
             self.weight_version = min(self.weight_version, manifest.version)
@@ -105,6 +111,7 @@ class StudentSampler:
         check_tensors(manifest, self._expected)
         check_transport(manifest, buffer)
         self._engine.load_weights(manifest, buffer)
+        failpoint("sampler.loaded")
         return self.prove(manifest, start=start, nbytes=buffer.nbytes)
 
     def transfer(self, phase: str, payload: dict[str, Any] | None = None) -> None:

@@ -24,7 +24,9 @@ class Csv:
             raise DataError(f"data file {path}, line 1: {detail}; a CSV begins with column names")
         twice = sorted({name for name in header if header.count(name) > 1})
         if twice:
-            raise DataError(f"data file {path}, line 1: column {twice[0]!r} occurs twice")
+            raise DataError(
+                f"data file {path}, line 1: column {twice[0]!r} occurs twice; rename one"
+            )
         self._header = header
         self._first_line, self._first_address = self._lines.line, self._lines.address
 
@@ -91,8 +93,10 @@ class Parquet:
                 # about the missing column can say which ones there are.
                 self._table = file.read(columns=present or None)
         except (pa.ArrowException, OSError) as error:
-            reason = str(error).splitlines()[0]
-            raise DataError(f"data file {path} cannot be read as Parquet: {reason}") from None
+            reason = str(error).splitlines()[0].removesuffix(".")
+            raise DataError(
+                f"data file {path} cannot be read as Parquet: {reason}; write or copy it again"
+            ) from None
 
     def scan(self) -> Iterator[Scanned]:
         """Yield every row."""

@@ -25,6 +25,7 @@ from actors.scoring import Score, gives_finite
 from actors.teacher_backend import open_backend
 from actors.teacher_cache import TeacherCache, response_key
 from configs.errors import DataError, NonFiniteError
+from configs.faults import failpoint
 from configs.objective import Need
 from configs.sampling import Sampling
 from configs.teacher import AnyTeacherConfig
@@ -104,6 +105,7 @@ class TeacherServer:
         ids share one y_t, or ``config.draws`` of them. Raises DataError for a prompt that has no
         gold response (where y_t is the data's) or does not fit the teacher.
         """
+        failpoint("teacher.respond")
         with self._lock:
             self._limits.check_fit(prompts, [None] * len(prompts))
             if self._response == "gold" and not self._scores_answers:
@@ -141,11 +143,13 @@ class TeacherServer:
         Values that are not finite stay, for the queue to drop. Raises DataError as ``respond``
         does.
         """
+        failpoint("teacher.judge")
         tuples = join(prompts, answers, [*drawn, *offline])
         with self._lock:
             tuples = self._with_scores(tuples)
         if "response_score" in self._needs:
             tuples = [with_likeness(item) for item in tuples]
+        failpoint("teacher.judged")
         return tuples
 
     def score_responses(

@@ -148,6 +148,8 @@ class ModelBackend:
             tensor_parallel=self._config.tensor_parallel,
             max_logprobs=max(MAX_LOGPROBS, self.top_k or 0),
             exit_on_death=self._exit_on_engine_death,
+            # Bits of y_t would depend on what was asked before; repeated prompts are cached anyway.
+            prefix_caching=False,
         )
 
 

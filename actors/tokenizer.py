@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from actors.model_folder import UNREADABLE, require_model
 from configs.errors import ConfigError, DependencyError
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def load_tokenizer(
     """Load the tokenizer of a model folder or hub name; DependencyError where there is none."""
     from transformers import AutoTokenizer
 
+    require_model(model)
     folder = Path(model)
     if folder.is_dir() and not _has_tokenizer(folder):
         raise DependencyError(
@@ -38,8 +40,13 @@ def load_tokenizer(
         return AutoTokenizer.from_pretrained(
             model, revision=revision, trust_remote_code=trust_remote_code
         )
-    except (OSError, ValueError, KeyError) as error:
+    except UNREADABLE as error:
         reason = " ".join(str(error).split())[:300]
+        if folder.is_dir():
+            raise DependencyError(
+                f"the tokenizer of model folder {folder.absolute()} cannot be loaded ({reason}); "
+                "copy config.json and the tokenizer's files from the model again"
+            ) from error
         raise DependencyError(
             f"no tokenizer could be loaded from {model!r}: give a folder in Hugging Face layout or "
             f"a hub name that can be reached ({reason})"

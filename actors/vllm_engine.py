@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actors.model_folder import model_folder
+from actors.model_folder import UNREADABLE, model_folder
 from actors.vllm_start import start_vllm, transport
 from configs.errors import DataError, DependencyError, WeightSyncError
 from configs.sampling import Sampling
@@ -49,6 +49,7 @@ class VllmEngine:
         weight_transfer: WeightTransfer = "auto",
         max_logprobs: int = MAX_LOGPROBS,
         exit_on_death: bool = False,
+        prefix_caching: bool = True,
     ) -> None:
         folder = str(model_folder(model, revision=revision))
         self._hf_config, self._stop_ids = _describe(folder, trust_remote_code)
@@ -68,6 +69,7 @@ class VllmEngine:
             gpu_memory_utilization=gpu_memory_utilization,
             tensor_parallel_size=tensor_parallel,
             max_logprobs=max_logprobs,
+            enable_prefix_caching=prefix_caching,
             transport=self.weight_transfer,
         )
         self.max_model_len: int = self._llm.llm_engine.model_config.max_model_len
@@ -239,9 +241,12 @@ def _describe(folder: str, trust_remote_code: bool) -> "tuple[PretrainedConfig, 
 
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
+    except UNREADABLE as error:
         reason = " ".join(str(error).split())
-        raise DependencyError(f"model folder {folder}: config.json is unusable: {reason}") from None
+        raise DependencyError(
+            f"model folder {folder}: config.json cannot be used ({reason}); give a complete model "
+            "in Hugging Face layout"
+        ) from None
     config = config.get_text_config()
     try:
         ends = GenerationConfig.from_pretrained(folder).eos_token_id

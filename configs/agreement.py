@@ -28,6 +28,37 @@ def check_agreement(config: "RunConfig") -> None:
     _check_gold(config)
     _check_local(config)
     _check_weights(config)
+    _check_deterministic(config)
+
+
+def _check_deterministic(config: "RunConfig") -> None:
+    if not config.deterministic:
+        return
+    teacher = config.teacher if isinstance(config.teacher, TeacherConfig) else None
+    asked = {
+        "replay.max_policy_lag": (config.replay.max_policy_lag, 0),
+        "learner.dtype": (config.learner.dtype, "float32"),
+        "learner.threads": (config.learner.threads or 1, 1),
+        "student.replicas": (config.student.replicas, 1),
+        "student.dtype": (config.student.dtype, "float32"),
+        "student.threads": (config.student.threads or 1, 1),
+    }
+    if config.uses_teacher:
+        asked |= {
+            "teacher.type": (config.teacher.type, "model"),
+            "teacher.replicas": (config.teacher.replicas, 1),
+        }
+    if teacher and config.uses_teacher:
+        asked |= {
+            "teacher.cache": (teacher.cache, True),
+            "teacher.dtype": (teacher.dtype, "float32"),
+            "teacher.threads": (teacher.threads or 1, 1),
+        }
+    wrong = [f"{key}={want}" for key, (found, want) in asked.items() if found != want]
+    if wrong:
+        raise ValueError(
+            f"deterministic needs {', '.join(wrong).lower()}: set them, or leave deterministic out"
+        )
 
 
 def _check_negatives(config: "RunConfig") -> None:

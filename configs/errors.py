@@ -39,3 +39,9 @@ class WeightSyncError(DpkdError):
     """A weight push could not be proved: the sampler does not hold what the learner sent."""
 
     exit_code = 1
+
+
+class CheckpointError(DpkdError):
+    """A checkpoint could not be written; the one before is as it was."""
+
+    exit_code = 3

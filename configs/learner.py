@@ -1,11 +1,13 @@
 """The learner: optimizer, schedule, precision, sharding."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from configs.base import Section
 from configs.models import DType
+
+DecayRate = Annotated[float, Field(ge=0, lt=1)]
 
 
 class LearnerConfig(Section):
@@ -23,7 +25,7 @@ class LearnerConfig(Section):
     """Steps of linear warm-up."""
     weight_decay: float = Field(default=0.0, ge=0)
     """AdamW weight decay."""
-    adam_betas: tuple[float, float] = (0.9, 0.95)
+    adam_betas: tuple[DecayRate, DecayRate] = (0.9, 0.95)
     """AdamW's exponential decay rates."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradient norm above which gradients are scaled down."""
@@ -40,5 +42,8 @@ class LearnerConfig(Section):
     """Number format of parameters in forward and backward."""
     activation_checkpointing: bool = False
     """Recompute block activations in the backward pass."""
+    max_nonfinite_steps: int = Field(default=3, ge=0)
+    """Steps in a row that are skipped for a NaN or infinite loss or gradient, before the run
+    stops."""
     threads: int | None = Field(default=None, ge=1)
     """torch threads of one rank on a CPU; None: an even share of the machine's cores."""

@@ -6,6 +6,7 @@ takes only text. Imports nothing heavy: a mistake in a config is answered in a f
 second.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -24,6 +25,8 @@ from configs.yaml_text import write_yaml
 RECIPES = Path(__file__).parent / "recipes"
 """Folder of the recipes that can be named without a path."""
 DEFAULT_RECIPE = "quickstart"
+_PASSWORD = re.compile(r"//[^/\s]*@")
+"""Name and password in an address, which no message repeats."""
 
 
 def load(recipe: str | None = None, overrides: Sequence[str] = ()) -> RunConfig:
@@ -40,7 +43,7 @@ def load(recipe: str | None = None, overrides: Sequence[str] = ()) -> RunConfig:
     split = [(*split_override(override), override) for override in overrides]
     for key, text, override in sorted(split, key=lambda each: not each[0].endswith(".type")):
         set_key(tree, key, text)
-        given[key] = override
+        given[key] = _PASSWORD.sub("//***@", override)
     wrong = unknown_key(tree, RunConfig)
     if wrong is not None:
         # An override is quoted with its whole key, whichever part of it is wrong.
@@ -83,9 +86,14 @@ def _read_whole(path: Path, below: tuple[Path, ...] = ()) -> Tree:
     if not isinstance(base, str):
         raise ConfigError(f"recipe {path}: extends takes a recipe's name or path, got {base!r}")
     beside = path.parent / base
-    base_path = beside if beside.is_file() else recipe_path(base)
+    try:
+        base_path = beside if beside.is_file() else recipe_path(base)
+    except ConfigError as error:
+        raise ConfigError(f"recipe {path} extends {base!r}: {error}") from None
     if base_path.resolve() in {each.resolve() for each in (path, *below)}:
-        raise ConfigError(f"recipe {path} extends itself, by way of {base_path}")
+        raise ConfigError(
+            f"recipe {path} extends itself, by way of {base_path}; take one extends out"
+        )
     whole = _read_whole(base_path, (path, *below))
     lay_over(whole, tree, RunConfig)
     return whole

@@ -221,7 +221,12 @@ _SERVICE = (
     _counter("teacher_cache_hits", "Teacher responses read from the cache."),
     _counter("teacher_cache_misses", "Teacher responses that had to be made."),
     _counter("teacher_errors", "Calls of the teacher that failed."),
-    _counter("restarts", "Restarts of a role's actors.", labels={"role": ROLES}),
+    _counter("checkpoint_failures", "Checkpoints that could not be written."),
+    _counter(
+        "restarts",
+        "Restarts of a role's actors.",
+        labels={"role": (*ROLES, "queue", "offline", "reference")},
+    ),
     _gauge(
         "evaluation_score",
         "Quality on the validation rows; the score label names what is measured, and its unit.",

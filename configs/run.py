@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from configs.agreement import check_agreement
 from configs.base import Section
+from configs.checkpoint import CheckpointConfig
 from configs.cluster import ClusterConfig
 from configs.data import DataConfig
 from configs.evaluation import EvaluationConfig
@@ -16,6 +17,7 @@ from configs.negatives import NegativesConfig
 from configs.objective import DpkdConfig, Need, ObjectiveConfig
 from configs.replay import ReplayConfig
 from configs.student import StudentConfig
+from configs.supervision import SupervisionConfig
 from configs.teacher import AnyTeacherConfig, TeacherConfig
 
 TEACHER_NEEDS: frozenset[Need] = frozenset(
@@ -29,7 +31,7 @@ class RunConfig(Section):
 
     name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Names the run folder, ``<output>/<name>``."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of everything: data order, initialisation, sampling."""
     output: Path = Path("runs")
     """Folder that holds run folders."""
@@ -38,6 +40,13 @@ class RunConfig(Section):
     existing: Literal["keep", "replace", "refuse"] = "keep"
     """What becomes of an earlier run of this name: kept as ``<name>.1``, ``<name>.2``, ...;
     deleted; or a reason to refuse."""
+    resume: str = "never"
+    """``never``: begin; ``auto``: go on with the run of this name from its newest sound
+    checkpoint, or begin where there is no such run; or the folder of a checkpoint, or of another
+    run, to go on from."""
+    deterministic: bool = False
+    """Lockstep with fixed arithmetic: a run that is killed and resumed gives, bit for bit, the
+    losses and the student of one that was not disturbed."""
     data: DataConfig = DataConfig()
     """What is read."""
     student: StudentConfig = StudentConfig()
@@ -54,6 +63,10 @@ class RunConfig(Section):
     """What stands between sampling and learning."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """What is measured."""
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    """What is kept for a resume."""
+    supervision: SupervisionConfig = SupervisionConfig()
+    """What is done about parts that die."""
     cluster: ClusterConfig = ClusterConfig()
     """Where it runs."""
     monitoring: MonitoringConfig = MonitoringConfig()
@@ -112,6 +125,14 @@ class RunConfig(Section):
     def push_every(self) -> int | None:
         """Steps between the pushes that sampling for learning gets; None: none after the start."""
         return self.negatives.push_every if self.learns_from_student else None
+
+    @property
+    def checkpoint_every(self) -> int:
+        """Steps between checkpoints; 0: none. Where negatives come from snapshots a checkpoint is
+        due with a new snapshot only, whose weights it then holds.
+        """
+        every, push = self.checkpoint.every, self.push_every or 1
+        return -(-every // push) * push
 
     @property
     def lag_bound(self) -> int:

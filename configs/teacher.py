@@ -136,15 +136,15 @@ class OpenAiTeacherConfig(TeacherBase):
     @classmethod
     def _is_http(cls, url: str) -> str:
         parts = urlsplit(url)
-        try:
-            _ = parts.port  # checked when it is read
-        except ValueError as error:
-            raise ValueError(f"teacher.base_url {url!r}: {error}") from None
-        if "@" in parts.netloc:
+        if "@" in parts.netloc:  # before anything that repeats the address
             raise ValueError(
                 "teacher.base_url must hold no name or password: put an API key into "
                 "teacher.key_file"
             )
+        try:
+            _ = parts.port  # checked when it is read
+        except ValueError as error:
+            raise ValueError(f"teacher.base_url {url!r}: {error}") from None
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(
                 f"teacher.base_url must be http:// or https:// and a host, got {url!r}"

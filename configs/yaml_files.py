@@ -23,7 +23,8 @@ def named_file(kind: str, name: str, folder: Path) -> Path:
     path = Path(name).expanduser()
     if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
         if not path.is_file():
-            raise ConfigError(f"{kind} file {path} does not exist (looked for {path.absolute()})")
+            state = "is a folder" if path.is_dir() else "does not exist"
+            raise ConfigError(f"{kind} file {path} {state} (looked for {path.absolute()})")
         return path
     names = names_in(folder)
     if name not in names:
@@ -42,15 +43,25 @@ def read_mapping(kind: str, path: Path) -> dict[str, Any]:
     Raises ConfigError, with file and line, for anything else.
     """
     try:
-        tree = parse_yaml(path.read_text(encoding="utf-8-sig"))
+        tree = parse_yaml(str(path.read_bytes(), "utf-8-sig"))
     except yaml.YAMLError as error:
         line, message = describe(error)
         where = f"{path}, line {line}" if line else str(path)
         raise ConfigError(f"{kind} {where}: not valid YAML: {message}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{kind} {path} cannot be read: {error}") from None
+    except UnicodeDecodeError as error:
+        line, byte = error.object.count(b"\n", 0, error.start) + 1, error.object[error.start]
+        raise ConfigError(
+            f"{kind} {path}, line {line}: not UTF-8 (byte 0x{byte:02x}); save it as UTF-8"
+        ) from None
+    except OSError as error:
+        raise ConfigError(
+            f"{kind} {path} cannot be read ({error.strerror}); see its permissions"
+        ) from None
     if tree is None:
         return {}
     if not isinstance(tree, dict) or not all(isinstance(key, str) for key in tree):
-        raise ConfigError(f"{kind} {path}: a mapping of sections is expected at the top")
+        raise ConfigError(
+            f"{kind} {path}: a mapping of sections is expected at the top "
+            f"(section: {{key: value}}), got {str(tree)[:60]}"
+        )
     return tree

@@ -9,6 +9,9 @@ import re
 from typing import Any
 
 import yaml
+from yaml.parser import ParserError
+from yaml.reader import ReaderError
+from yaml.scanner import ScannerError
 
 _SCALARS = (
     ("tag:yaml.org,2002:bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
@@ -33,7 +36,8 @@ class _Loader(yaml.SafeLoader):
                 continue
             if key.value in seen:
                 raise yaml.MarkedYAMLError(
-                    problem=f"key {key.value!r} occurs twice", problem_mark=key.start_mark
+                    problem=f"key {key.value!r} occurs twice; leave one out",
+                    problem_mark=key.start_mark,
                 )
             seen.add(key.value)
         return super().construct_mapping(node, deep)
@@ -53,7 +57,16 @@ for _class in (_Loader, _Dumper):
 
 def parse_yaml(text: str) -> Any:
     """Return the value of a YAML document; yaml.YAMLError where it is none."""
-    return yaml.load(text, Loader=_Loader)
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except ReaderError as error:  # knows no line
+        line = text.count("\n", 0, error.position)
+        raise yaml.MarkedYAMLError(
+            problem=f"the character {chr(error.character)!r} is not allowed; delete it",
+            problem_mark=yaml.Mark("", error.position, line, 0, None, 0),
+        ) from None
+    except RecursionError:
+        raise yaml.YAMLError("it is nested too deeply") from None
 
 
 def write_yaml(value: Any) -> str:
@@ -66,5 +79,7 @@ def describe(error: yaml.YAMLError) -> tuple[int | None, str]:
     if isinstance(error, yaml.MarkedYAMLError):
         mark = error.problem_mark or error.context_mark
         message = " ".join(str(part) for part in (error.context, error.problem) if part)
+        if isinstance(error, ParserError | ScannerError):
+            message += "; see its indentation, quotes and brackets"
         return (mark.line + 1 if mark else None), " ".join(message.split())
     return None, " ".join(str(error).split())

@@ -16,6 +16,7 @@ import torch.distributed as dist
 from deepspeed.runtime.fp16.loss_scaler import LossScaler
 from deepspeed.runtime.zero.config import ZeroStageEnum
 from deepspeed.runtime.zero.partition_parameters import GatheredParameters
+from deepspeed.runtime.zero.stage_1_and_2 import INITIAL_MICRO_STEP_ID
 from deepspeed.utils.tensor_fragment import fragment_address
 from torch import Tensor, nn
 
@@ -27,6 +28,11 @@ from learner.response_head import StudentScores
 
 _PERSISTENT_PARAMETERS = 10_000
 """ZeRO-3 keeps parameters with fewer elements on every rank: norms and biases."""
+
+# For collectives between processes of one machine DeepSpeed would compile a helper: a minute at the
+# first start, a compiler that must be there, and a lock on which, once its owner was killed, every
+# later run waits for ever. Gloo does without.
+deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 _STATE = [ZeroStageEnum, LossScaler, fragment_address]
 """The classes of DeepSpeed's, beside tensors and plain values, in a checkpoint of its."""
@@ -93,6 +99,23 @@ class DeepSpeedEngine:
             dist.all_reduce(values, dist.ReduceOp.MAX if maximum else dist.ReduceOp.SUM)
         return values
 
+    def discard_gradients(self) -> None:
+        """Forget what was accumulated since the last step; the weights stay (collective).
+
+        ZeRO's optimizers hold sums besides ``.grad``, to which the next backward would add; what
+        is done here is what they do themselves after an overflow.
+        """
+        self._nonfinite.zero_()
+        self._engine.zero_grad()
+        optimizer = self._engine.optimizer
+        if not self._engine.zero_optimization():
+            return
+        optimizer.zero_grad()
+        for name in ("averaged_gradients", "all_grad_tensors"):  # each stage has its own
+            sums = getattr(optimizer, name, {})
+            sums.update(dict.fromkeys(sums))
+        optimizer.micro_step_id = 0 if self.config.zero_stage == 3 else INITIAL_MICRO_STEP_ID
+
     def full_state_dict(self) -> dict[str, Tensor] | None:
         """Return the model's whole weights by Hugging Face name, on rank 0; None elsewhere.
 
@@ -109,12 +132,18 @@ class DeepSpeedEngine:
         return state if self.rank == 0 else None
 
     def save(self, folder: Path) -> None:
-        """Write the engine's whole state below ``folder`` (collective)."""
-        self._engine.save_checkpoint(str(folder), tag="engine", save_latest=False)
+        """Write the engine's whole state below ``folder`` (collective): parameters, optimizer,
+        schedule, step and torch's random numbers.
+        """
+        state = {"torch_rng": torch.get_rng_state()}
+        self._engine.save_checkpoint(
+            str(folder), tag="engine", client_state=state, save_latest=False
+        )
 
     def load(self, folder: Path) -> None:
         """Restore what ``save`` wrote, with the same number of ranks (collective)."""
-        self._engine.load_checkpoint(str(folder), tag="engine")
+        _, state = self._engine.load_checkpoint(str(folder), tag="engine")
+        torch.set_rng_state(state["torch_rng"].cpu())
 
     def close(self) -> None:
         """Free what DeepSpeed holds and leave the process group, so that another can start.

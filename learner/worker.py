@@ -12,7 +12,8 @@ import torch.distributed as dist
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from configs.errors import DependencyError, NonFiniteError
+from configs.errors import CheckpointError, DependencyError, NonFiniteError
+from configs.faults import failpoint
 from configs.run import RunConfig
 from configs.wire import PreferenceTuple, Prompt, TensorSpec, WeightManifest
 from learner import rendezvous
@@ -63,6 +64,7 @@ class LearnerWorker:
         config = self._config.learner
         if config.threads:  # else as OMP_NUM_THREADS says
             torch.set_num_threads(config.threads)
+        torch.use_deterministic_algorithms(self._config.deterministic)
         os.environ.setdefault("LOCAL_RANK", "0")  # a Ray actor sees its own device only
         rendezvous.join(
             address,
@@ -92,13 +94,15 @@ class LearnerWorker:
 
         Returns the global statistics of ``learner/step.py``, the same on every rank.
         """
+        spoiled = failpoint("learner.forward") == "nan"
         statistics = forward_backward(
             self.engine,
             tuples,
             self._config.objective,
             token_budget=self._config.learner.micro_batch_tokens,
         )
-        self._loss_is_finite = statistics["nonfinite"] == 0
+        failpoint("learner.gradient")
+        self._loss_is_finite = statistics["nonfinite"] == 0 and not spoiled
         return statistics
 
     def optim_step(self) -> dict[str, float]:
@@ -118,7 +122,13 @@ class LearnerWorker:
                 )
         learning_rate = self.engine.learning_rate
         grad_norm = self.engine.optimizer_step()
+        failpoint("learner.stepped")
         return {"grad_norm": grad_norm, "learning_rate": learning_rate, "step": float(self.step)}
+
+    def discard(self) -> None:
+        """Forget the gradient since the last step: the batch is given up, the weights stay."""
+        self._loss_is_finite = True
+        self.engine.discard_gradients()
 
     def nll(self, prompts: list[Prompt]) -> dict[str, float]:
         """Return ``nll``, nats per token of the gold responses, and ``tokens``, their number."""
@@ -127,6 +137,7 @@ class LearnerWorker:
 
     def publish_weights(self) -> tuple[WeightManifest, np.ndarray] | None:
         """Return the weights as (manifest, flat uint8 buffer) on rank 0, None elsewhere."""
+        failpoint("learner.publish")
         probe = self._probe()
         state = self.engine.full_state_dict()
         if state is None:
@@ -163,8 +174,20 @@ class LearnerWorker:
         self._barrier()
 
     def save(self, folder: str) -> None:
-        """Write parameters, optimizer, schedule and step below ``folder``."""
-        self.engine.save(Path(folder))
+        """Write parameters, optimizer, schedule, step and random numbers below ``folder``.
+
+        Raises CheckpointError when the disk refuses.
+        """
+        try:
+            failpoint("learner.save")
+            self.engine.save(Path(folder))
+            failpoint("learner.saved")
+        except (OSError, RuntimeError) as error:  # torch tells of a full disk by the second
+            reason = str(error).splitlines()[0]
+            raise CheckpointError(
+                f"the learner's state cannot be written to {folder} ({reason}); make room, or set "
+                "checkpoint.folder"
+            ) from error
 
     def load(self, folder: str) -> None:
         """Restore what ``save`` wrote with the same number of ranks and ZeRO stage."""
@@ -217,9 +240,10 @@ class LearnerWorker:
                 revision=student.revision if self._source == student.model else None,
                 trust_remote_code=student.trust_remote_code,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # told below, in one sentence
             )
         except (OSError, SafetensorError, RuntimeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
+            reason = " ".join(str(error).split())
             raise DependencyError(
                 f"the learner cannot load the model {self._source}: {reason} "
                 "Give a folder with config.json and model.safetensors, or a hub name"
@@ -231,6 +255,12 @@ class LearnerWorker:
             raise DependencyError(
                 f"the student {self._source} lacks weights ({missing}, ...); "
                 "set student.model to a complete model in Hugging Face layout"
+            )
+        if report["mismatched_keys"]:
+            tensor, stored, declared = min(report["mismatched_keys"])
+            raise DependencyError(
+                f"the student {self._source} holds {tensor} with shape {tuple(stored)}, and its "
+                f"config.json makes it {tuple(declared)}; set student.model to a sound model"
             )
         disable_dropout(model)
         model.train()

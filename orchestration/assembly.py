@@ -72,7 +72,7 @@ async def start_roles(
 ) -> Roles:
     """Place the roles and bring them up side by side; ``launcher.require`` was asked before."""
     counts = role_counts(config)
-    threads = max(1, launcher.cores // sum(counts.values()))
+    threads = 1 if config.deterministic else max(1, launcher.cores // sum(counts.values()))
     place = Placing(config, models, tokenizer, launcher, threads)
     replay = config.replay.model_copy(update={"max_policy_lag": config.lag_bound})
     roles = Roles(

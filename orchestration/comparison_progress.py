@@ -9,7 +9,7 @@ from configs.load import load
 from configs.run import RunConfig
 from orchestration.comparison_runs import PlannedRun
 
-FREE = {"name", "output", "cache", "existing", "monitoring"}
+FREE = {"name", "output", "cache", "existing", "monitoring", "resume", "checkpoint", "supervision"}
 """Parts of a configuration that say where a run goes and how it shows itself, not what it is."""
 
 

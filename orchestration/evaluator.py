@@ -55,11 +55,15 @@ class Scores:
         """Return the same scores with the gold likelihood filled in."""
         return dataclasses.replace(self, nll_nats=nll_nats)
 
+    def known(self) -> dict[str, float]:
+        """Return the means that are known."""
+        names = (field.name for field in dataclasses.fields(self) if field.name != "prompts")
+        values = {name: getattr(self, name) for name in names}
+        return {key: value for key, value in values.items() if value is not None}
+
     def rounded(self) -> dict[str, float]:
         """Return what is known, for summary.json."""
-        names = (field.name for field in dataclasses.fields(self) if field.name != "prompts")
-        known = {name: getattr(self, name) for name in names}
-        return {key: round(value, 4) for key, value in known.items() if value is not None}
+        return {key: round(value, 4) for key, value in self.known().items()}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,7 @@
 """Looks at the student before, during and after a session, and once at the teacher."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from actors.prompts import PromptSource
@@ -51,6 +53,17 @@ class Examiner:
             likelihood = await roles.learner.nll(self._validation)
             scores = scores.with_nll(likelihood["nll"])
         self._keep(when, step, scores, texts)
+
+    def state(self) -> dict[str, dict[str, float]]:
+        """Return the scores so far, without those of single prompts, as plain JSON."""
+        return {when: scores.known() for when, scores in self.scores.items()}
+
+    def restore(self, state: Mapping[str, Mapping[str, float]] | None) -> None:
+        """Hold the scores that ``state`` returned; None: nothing but those before the run."""
+        if state is None:
+            self.scores = {w: s for w, s in self.scores.items() if w in ("before", "teacher")}
+        else:
+            self.scores = {when: replace(Scores(), **values) for when, values in state.items()}
 
     def _keep(self, when: str, step: int, scores: Scores, texts: list[str] | None) -> None:
         self.scores[when] = scores

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from configs.metrics import CATALOGUE, METRICS, QUEUE_STATISTICS, series_of
 from configs.monitoring import MonitoringConfig
-from orchestration.ledger import Balance
+from orchestration.account import Balance
 from orchestration.metric_store import MetricStore
 from orchestration.metrics_log import MetricsLog
 from orchestration.metrics_server import MetricsServer

@@ -1,6 +1,7 @@
 """A whole job: makes the models that the recipe wants made, then distils, then says how it went."""
 
 import asyncio
+import json
 import sys
 
 from transformers.utils.logging import disable_progress_bar
@@ -14,7 +15,9 @@ from orchestration.launcher import make_launcher
 from orchestration.lifecycle import StopRequest
 from orchestration.plan import describe
 from orchestration.progress import Progress, make_progress
-from orchestration.run_folder import RunFolder, require_cache
+from orchestration.resume import Origin, find_origin
+from orchestration.run_folder import RunFolder, require_cache, run_path
+from orchestration.run_lock import RunLock
 from orchestration.session import Session, Surroundings
 from orchestration.stages import Stages
 from orchestration.table import result_table
@@ -28,21 +31,28 @@ def run_job(config: RunConfig) -> int:
     """
     disable_progress_bar()  # one display is enough
     require_cache(config.cache)
-    folder = RunFolder(config)
     progress = make_progress(config.monitoring, sys.stdout)
-    try:
-        return asyncio.run(_run(config, folder, progress))
-    except DpkdError as error:
-        folder.status("failed", reason=str(error), exit_code=error.exit_code)
-        raise
-    except BaseException as error:
-        folder.status("failed", reason=repr(error), exit_code=1)
-        raise
-    finally:
-        progress.close()
+    with RunLock(run_path(config)):
+        origin = find_origin(config, run_path(config), progress.announce)
+        if origin and _is_finished(origin, config):
+            progress.announce(f"{run_path(config)} is finished; raise learner.steps to go on")
+            return 0
+        folder = RunFolder(config, continues=bool(origin and origin.same_run))
+        try:
+            return asyncio.run(_run(config, folder, progress, origin))
+        except DpkdError as error:
+            folder.status("failed", reason=str(error), exit_code=error.exit_code)
+            raise
+        except BaseException as error:
+            folder.status("failed", reason=repr(error), exit_code=1)
+            raise
+        finally:
+            progress.close()
 
 
-async def _run(config: RunConfig, folder: RunFolder, progress: Progress) -> int:
+async def _run(
+    config: RunConfig, folder: RunFolder, progress: Progress, origin: Origin | None
+) -> int:
     progress.announce(describe(config))
     progress.announce(f"run folder: {folder.path}")
     hub = MetricsHub(config.monitoring)
@@ -61,7 +71,7 @@ async def _run(config: RunConfig, folder: RunFolder, progress: Progress) -> int:
                 launcher.require(role_counts(config))
                 around = Surroundings(launcher=launcher, hub=hub, progress=progress, stop=stop)
                 inputs = await Stages(config, folder, around).inputs(tokenizer, prompts)
-                summary = await Session(config, folder, inputs, around).run()
+                summary = await Session(config, folder, inputs, around, origin).run()
     except asyncio.CancelledError:
         if not stop.signal:
             raise
@@ -72,9 +82,22 @@ async def _run(config: RunConfig, folder: RunFolder, progress: Progress) -> int:
     return _finish(folder, progress, stop, summary)
 
 
+def _is_finished(origin: Origin, config: RunConfig) -> bool:
+    """Whether this very run has nothing left to do."""
+    if not origin.same_run or origin.checkpoint.step < config.learner.steps:
+        return False
+    try:
+        status = json.loads((run_path(config) / "status.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return status["state"] == "succeeded"
+
+
 def _finish(folder: RunFolder, progress: Progress, stop: StopRequest, summary: dict) -> int:
     progress.announce(result_table(summary))
     progress.announce(f"student: {folder.student}  summary: {folder.path / 'summary.json'}")
+    if stop.signal:
+        progress.announce("to go on from here: the same command with resume=auto")
     state = "stopped" if stop.signal else "succeeded"
     reason = stop.signal.name if stop.signal else ""
     folder.status(state, step=summary["steps"], reason=reason, exit_code=stop.exit_code)

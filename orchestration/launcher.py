@@ -145,7 +145,7 @@ class RayLauncher:
                 logging_level=logging.ERROR,
                 **(local if address == "local" else {}),
             )
-        except ConnectionError as error:
+        except (ConnectionError, ValueError) as error:
             raise DependencyError(
                 f"no Ray cluster answers at {address} ({error}); start one, or leave "
                 "cluster.address and RAY_ADDRESS unset to run on this machine"

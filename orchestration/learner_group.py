@@ -31,6 +31,19 @@ class LearnerGroup:
         self.step += 1
         return {**statistics[0], **step[0]}
 
+    async def discard(self) -> None:
+        """Give up the batch that ``learn`` refused to learn from; the weights stay."""
+        await self._all("discard")
+
+    async def save(self, folder: str) -> None:
+        """Write the whole state of every rank below ``folder``."""
+        await self._all("save", folder)
+
+    async def load(self, folder: str, step: int) -> None:
+        """Go back, or on, to what ``save`` wrote after ``step`` steps."""
+        await self._all("load", folder)
+        self.step = step
+
     def publish_weights(self) -> tuple[Any, Any]:
         """Return references to (manifest, buffer) of the current weights, held by rank 0."""
         references = [rank.submit("publish_weights", returns=2) for rank in self.ranks]

@@ -4,91 +4,18 @@
 balance and the one read back from the file, so the two cannot drift apart.
 """
 
+import hashlib
 import json
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, Self
 
 from configs.errors import DataError
 from configs.replay import DropReason
 from configs.wire import Uid
-from orchestration.uid_set import UidSet
-
-Event = dict[str, Any]
-"""One line of the file: ``event``, ``time`` (Unix seconds), and what belongs to the event."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Balance:
-    """Numbers of uids; ``summary.json`` carries them under ``ledger``."""
-
-    issued: int
-    consumed: int
-    in_flight: int
-    dropped: Mapping[str, int]
-    """By reason; reasons that never occurred are absent."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the ``ledger`` section of summary.json."""
-        return {**asdict(self), "dropped": dict(self.dropped)}
-
-    def check(self) -> None:
-        """Raise AssertionError unless every issued uid is accounted for exactly once."""
-        accounted = self.consumed + sum(self.dropped.values()) + self.in_flight
-        assert self.issued == accounted, f"{accounted} uids accounted for, of {self}"
-
-
-class Account:
-    """Folds events into a balance, and refuses events that no honest run can produce."""
-
-    def __init__(self) -> None:
-        self._issued = UidSet()
-        # Kept for itself, not as a difference: the balance could not fail otherwise.
-        self._in_flight: set[Uid] = set()
-        self._consumed = 0
-        self._dropped: Counter[str] = Counter()
-
-    def apply(self, event: Event) -> None:
-        """Book one event.
-
-        Raises AssertionError, and books nothing, for a uid issued twice, or consumed,
-        redrawn or dropped without being in flight (so consumed twice, too).
-        """
-        kind = event["event"]
-        uids = [parse_uid(text) for text in event.get("uids", ())]
-        self._admit(kind, uids)
-        if kind == "issued":
-            for uid in uids:
-                self._issued.add(uid)
-            self._in_flight.update(uids)
-        elif kind == "consumed":
-            self._in_flight.difference_update(uids)
-            self._consumed += len(uids)
-        elif kind == "dropped":
-            assert event["reason"] in get_args(DropReason), event["reason"]
-            self._in_flight.difference_update(uids)
-            self._dropped[event["reason"]] += len(uids)
-
-    def balance(self) -> Balance:
-        """Return the numbers so far."""
-        return Balance(
-            issued=len(self._issued),
-            consumed=self._consumed,
-            in_flight=len(self._in_flight),
-            dropped=dict(self._dropped),
-        )
-
-    def _admit(self, kind: str, uids: list[Uid]) -> None:
-        assert len(set(uids)) == len(uids), f"{kind}: a uid is named twice in {uids}"
-        for uid in uids:
-            if kind == "issued":
-                assert uid not in self._issued, f"uid {uid} was issued twice"
-            else:
-                assert uid in self._in_flight, f"uid {uid} was {kind}, but is not in flight"
+from orchestration.account import Account, Balance, Event, parse_uid
 
 
 class Ledger:
@@ -96,11 +23,15 @@ class Ledger:
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
+        self._path = path
         self._account = Account()
+        self._digest = hashlib.blake2b(digest_size=16)
+        self._bytes = 0
         if path.exists():
             for event in read_events(path):
                 self._account.apply(event)
             _cut_torn_line(path)
+            self._seal(path.read_bytes())
         self._file = path.open("a", encoding="utf-8")
 
     def run_started(self, **facts: Any) -> None:
@@ -126,6 +57,45 @@ class Ledger:
     def redrawn(self, uids: Iterable[Uid]) -> None:
         """Note that their student responses, too old, are drawn again; they stay in flight."""
         self._write_uids("redrawn", uids)
+
+    def reissued(self, uids: Iterable[Uid]) -> None:
+        """Note that these, in flight, are issued again: whoever had them is dead."""
+        self._write_uids("reissued", uids)
+
+    def roll_back(self, step: int) -> None:
+        """Undo every step after ``step``: what they consumed is in flight again."""
+        self._file.flush()
+        uids = consumed_after(self._path, step)
+        self._write("rolled_back", step=step, uids=[str(uid) for uid in uids])
+
+    def carried(self, account: Mapping[str, Any], **facts: Any) -> None:
+        """Begin with the ``account`` of another run's checkpoint; only as the first event."""
+        self._write("carried", account=account, **facts)
+
+    def checkpointed(self, step: int) -> None:
+        """Note that a checkpoint of ``step`` is in place."""
+        self._write("checkpointed", step=step)
+
+    def restarted(self, role: str, reason: str, *, seconds: float) -> None:
+        """Note that a part was started again, ``seconds`` after it was found dead."""
+        self._write("restarted", role=role, reason=reason, seconds=round(seconds, 3))
+
+    @property
+    def in_flight(self) -> list[Uid]:
+        """What is issued and neither consumed nor dropped, in order."""
+        return self._account.in_flight
+
+    @property
+    def last_issued(self) -> Uid | None:
+        """The highest uid so far; None: nothing was issued."""
+        return self._account.last_issued
+
+    def mark(self) -> dict[str, Any]:
+        """Make everything so far durable; returns the account, and what proves this ledger."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        seal = {"bytes": self._bytes, "blake2b": self._digest.hexdigest()}
+        return {"account": self._account.snapshot(), "seal": seal}
 
     def balance(self) -> Balance:
         """Return the numbers so far."""
@@ -161,6 +131,11 @@ class Ledger:
         self._account.apply(event)
         self._file.write(line)
         self._file.flush()
+        self._seal(line.encode())
+
+    def _seal(self, content: bytes) -> None:
+        self._digest.update(content)
+        self._bytes += len(content)
 
 
 def read_events(path: Path) -> Iterator[Event]:
@@ -190,10 +165,27 @@ def read_ledger(path: Path) -> Balance:
     return account.balance()
 
 
-def parse_uid(text: str) -> Uid:
-    """Read the spelling that ``str(uid)`` gives, ``epoch/ordinal/sample``."""
-    epoch, ordinal, sample = text.split("/")
-    return Uid(int(epoch), int(ordinal), int(sample))
+def is_sealed(path: Path, seal: Mapping[str, Any]) -> bool:
+    """Whether the ledger begins with the bytes that ``Ledger.mark`` sealed."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(seal["bytes"])
+    except FileNotFoundError:
+        return False
+    digest = hashlib.blake2b(content, digest_size=16).hexdigest()
+    return len(content) == seal["bytes"] and digest == seal["blake2b"]
+
+
+def consumed_after(path: Path, step: int) -> list[Uid]:
+    """Return the uids that stand as consumed by steps above ``step``, in order."""
+    uids: set[Uid] = set()
+    for event in read_events(path):
+        named = {parse_uid(text) for text in event.get("uids", ())}
+        if event["event"] == "consumed" and event["step"] > step:
+            uids |= named
+        elif event["event"] == "rolled_back":
+            uids -= named
+    return sorted(uids)
 
 
 _MEND = "the ledger was edited or damaged, start the run afresh with existing=replace"

@@ -15,25 +15,32 @@ sampler no tuple can be older than ``max_policy_lag`` steps when it is consumed 
 negatives from a snapshot, than the snapshot's age more). Where one of several samplers is
 overtaken, the queue hands its pair back to be drawn again (the one time that tuples come to
 this process). A tuple with a log-probability that is none is dropped, counted, and replaced by
-another prompt's.
+another prompt's; so is a batch whose loss or gradient is none, and a prompt that kills.
+
+What dies under the loops and can be replaced is replaced (``orchestration.supervisor``) and asked
+again. A dead learner or queue ends the loops; another pipeline then goes on (``recovery``).
 """
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from itertools import cycle
+from collections import deque
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from dataclasses import InitVar, dataclass, field
 from typing import Any, Protocol
 
 from actors.prompts import PromptSource
 from configs.errors import NonFiniteError
+from configs.faults import failpoint
 from configs.replay import DropReason
 from configs.run import RunConfig
 from configs.wire import PreferenceTuple, Prompt, Uid
 from orchestration.learner_group import LearnerGroup
 from orchestration.ledger import Ledger
 from orchestration.recorder import Recorder
-from orchestration.roles import Role
+from orchestration.replay_state import Lease
+from orchestration.roles import Role, RoleDied
 from orchestration.slots import Slots
+from orchestration.supervisor import Supervisor
+from orchestration.suspects import Suspects
 from orchestration.tuple_maker import TupleMaker
 from orchestration.weight_sync import SyncRecord, WeightSync
 
@@ -57,31 +64,45 @@ class Parts:
     sync: WeightSync
     ledger: Ledger
     recorder: Recorder
+    supervisor: Supervisor
 
 
-class EvaluationHook(Protocol):
-    """Called between two steps, while every sampler holds the newest weights."""
+class StepHook(Protocol):
+    """Called between two steps."""
 
     async def __call__(self, step: int) -> None:
-        """Evaluate the student as it is after ``step`` steps."""
+        """Look at the student as it is after ``step`` steps, or keep it."""
         ...
 
 
 @dataclass
 class Pipeline:
-    """Runs a distillation from its first prompt to its last step."""
+    """Runs a distillation from its first prompt, or where another stopped, to its last step."""
 
     config: RunConfig
     parts: Parts
-    evaluate: EvaluationHook
+    evaluate: StepHook
+    """Called while every sampler holds the newest weights."""
+    keep: StepHook
+    """Called where a checkpoint is due."""
     step: int = 0
+    unfinished: InitVar[Iterable[Uid]] = ()
+    """In flight in the ledger, and nobody works on them: they are issued again, first."""
     stopping: bool = False
+    _again: deque[Uid] = field(init=False)
     _slots: Slots = field(init=False)
+    _suspects: Suspects = field(init=False)
+    _learning: "asyncio.Task[Any] | None" = None
+    """The step under way; it is never cut off from the ledger."""
+    _skipped: int = 0
+    """Steps in a row that were skipped for a number that is none."""
     _drawing: asyncio.Event = field(default_factory=asyncio.Event)
     """Clear while an evaluation has the samplers to itself."""
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, unfinished: Iterable[Uid]) -> None:
         """Size the slots from the batch and the policy-lag bound."""
+        self._again = deque(sorted(unfinished))
+        self._suspects = Suspects(self.config.supervision.poison_after)
         self._drawing.set()
         batch = self.config.learner.batch_size
         self._slots = Slots(
@@ -108,32 +129,32 @@ class Pipeline:
         self.stopping = True
         self._slots.close()
 
-    def _producers(self) -> list[Any]:
+    async def settle(self) -> None:
+        """Wait, after ``run`` has failed, until the step under way is made and booked, or not."""
+        if self._learning:
+            await asyncio.gather(self._learning, return_exceptions=True)
+
+    def _producers(self) -> list[Coroutine[Any, Any, None]]:
         if not self.config.learns_from_teacher:
             return [self._gold_loop()]
-        draws = self.config.learns_from_student
-        samplers = cycle(self.parts.samplers if draws else [None])
-        teachers = cycle(self.parts.teachers)
-        return [
-            self._sample_loop(self._maker(next(samplers), next(teachers)))
-            for _ in range(self._loops())
-        ]
+        return [self._sample_loop(index) for index in range(self._loops())]
 
     def _loops(self) -> int:
         """Sample loops: as many as keep every sampler and every teacher in work."""
         samplers = len(self.parts.samplers) if self.config.learns_from_student else 1
         return max(samplers, len(self.parts.teachers))
 
-    def _maker(self, sampler: Role | None, teacher: Role) -> TupleMaker:
+    def _maker(self, index: int) -> TupleMaker:
+        samplers = self.parts.samplers if self.config.learns_from_student else [None]
         return TupleMaker(
             config=self.config,
-            sampler=sampler,
-            teacher=teacher,
+            sampler=samplers[index % len(samplers)],
+            teacher=self.parts.teachers[index % len(self.parts.teachers)],
             offline=self.parts.offline,
             reference=self.parts.reference,
         )
 
-    async def _sample_loop(self, maker: TupleMaker) -> None:
+    async def _sample_loop(self, index: int) -> None:
         """Have prompts drawn, answered and judged.
 
         Consumes prompts; produces tuples in the queue; waits for slots, for the end of an
@@ -142,7 +163,20 @@ class Pipeline:
         while True:
             prompts = await self._issue()
             await self._drawing.wait()
-            await self._put(maker.make(prompts))
+            await self._make(index, prompts)
+
+    async def _make(self, index: int, prompts: list[Prompt]) -> None:
+        """Have prompts made into tuples in the queue, whoever dies over them."""
+        groups = [prompts]
+        while groups:
+            group = groups.pop(0)
+            try:
+                await self._put(self._maker(index).make(group))
+            except RoleDied as death:
+                await self.parts.supervisor.revive(death)
+                again, poison = self._suspects.after_death(group)
+                groups = again + groups
+                await self._give_up(poison, "poison")
 
     async def _gold_loop(self) -> None:
         """Feed objectives that learn from the data's own responses: no sampler, no teacher."""
@@ -158,23 +192,82 @@ class Pipeline:
         """
         while self.step < self.config.learner.steps and not self.stopping:
             lease, batch = await self._lease()
-            outcome = await self.parts.learner.learn(batch)
-            self.step += 1
-            consumed = await self.parts.queue.call("ack", lease.id, self.step)
-            self.parts.ledger.consumed(self.step, consumed)
-            pushed, queue = await asyncio.gather(
-                self._push_if_due(), self.parts.queue.call("statistics")
-            )
-            await self._slots.learned(len(consumed))
-            self.parts.recorder.stepped(self.step, lease, outcome, pushed, queue)
-            every = self.config.evaluation.every
-            if every and self.step % every == 0 and self.step < self.config.learner.steps:
-                await self._evaluate()
+            failpoint("driver.leased")
+            self._learning = asyncio.create_task(self._learn(lease, batch))
+            self._learning.add_done_callback(_hear)
+            if await asyncio.shield(self._learning):
+                await self._between_steps()
 
-    async def _push_if_due(self) -> SyncRecord | None:
+    async def _learn(self, lease: Lease, batch: Any) -> bool:
+        """Make one step and book it: one cannot be without the other. False: it was skipped."""
+        try:
+            outcome = await self.parts.learner.learn(batch)
+        except NonFiniteError as error:
+            await self._skip(lease, error)
+            return False
+        self.step += 1
+        self._skipped = 0
+        failpoint("driver.learned")
+        consumed = await self._ack(lease)
+        failpoint("driver.acked")
+        self.parts.ledger.consumed(self.step, consumed)
+        failpoint("driver.consumed")
+        await self._publish(lease, outcome, len(consumed))
+        return True
+
+    async def _ack(self, lease: Lease) -> Sequence[Uid]:
+        """Return what the step consumed; a queue that is dead cannot have it consumed again."""
+        try:
+            return await self.parts.queue.call("ack", lease.id, self.step)
+        except RoleDied:
+            return lease.uids
+
+    async def _publish(self, lease: Lease, outcome: Mapping[str, float], consumed: int) -> None:
+        """Push the weights where that is due, and let as many prompts in as were learned from."""
         every = self.config.push_every
         due = every is not None and self.step % every == 0
-        return await self.parts.sync.push() if due else None
+        pushed: SyncRecord | None = None
+        queue: Mapping[str, float] = {}
+        try:
+            pushed, queue = await asyncio.gather(
+                self._push() if due else _nothing(), self._queue_statistics()
+            )
+            failpoint("driver.pushed")
+            await self._slots.learned(consumed)
+        finally:
+            # The step is in the ledger, whatever became of the push: no record may lack it.
+            self.parts.recorder.stepped(self.step, lease, outcome, pushed, queue)
+
+    async def _queue_statistics(self) -> Mapping[str, float]:
+        """Return how full the queue is; the next lease will tell of a dead one."""
+        try:
+            return await self.parts.queue.call("statistics")
+        except RoleDied:
+            return {}
+
+    async def _push(self) -> SyncRecord:
+        return await self.parts.supervisor.persist(self.parts.sync.push)
+
+    async def _skip(self, lease: Lease, error: NonFiniteError) -> None:
+        """Give a batch up that would have poisoned the weights.
+
+        Raises ``error`` after more than ``learner.max_nonfinite_steps`` in a row.
+        """
+        self._skipped += 1
+        await self.parts.learner.discard()
+        self.parts.recorder.skipped(self.step, lease.uids, str(error))
+        if self._skipped > self.config.learner.max_nonfinite_steps:
+            raise error
+        await self._give_up(lease.uids, "nonfinite")
+
+    async def _between_steps(self) -> None:
+        last = self.step >= self.config.learner.steps
+        every = self.config.evaluation.every
+        if every and self.step % every == 0 and not last:
+            await self.parts.supervisor.persist(self._evaluate)
+        every = self.config.checkpoint_every
+        if every and self.step % every == 0 and not last:
+            await self.keep(self.step)
 
     async def _evaluate(self) -> None:
         """Look at the newest weights; calls to draw wait, or come before them in the samplers."""
@@ -185,11 +278,16 @@ class Pipeline:
         self.parts.recorder.resumed()
 
     async def _issue(self) -> list[Prompt]:
-        """Take prompts against slots, and enter them in the ledger."""
+        """Take prompts against slots, the unfinished first, and enter them in the ledger."""
         count = await self._slots.take(self._per_call())
-        prompts = self.parts.prompts.take(count)
-        self.parts.ledger.issued([prompt.uid for prompt in prompts])
-        return prompts
+        again = [self._again.popleft() for _ in range(min(count, len(self._again)))]
+        known = [self.parts.prompts.prompt(uid) for uid in again]
+        new = self.parts.prompts.take(count - len(again))
+        self.parts.ledger.reissued(again)
+        self.parts.ledger.issued([prompt.uid for prompt in new])
+        failpoint("driver.issued")
+        # A row that was issued once is not passed over: the data are what they were.
+        return [prompt for prompt in known if prompt is not None] + new
 
     def _per_call(self) -> int:
         """Prompts per call: an even share of a batch, so that every role has work."""
@@ -212,6 +310,9 @@ class Pipeline:
 
         Raises ``NonFiniteError`` after more than ``replay.max_dropped`` of them.
         """
+        if not uids:
+            return
+        await self.parts.queue.call("drop", list(uids), reason)
         self.parts.ledger.dropped(reason, uids)
         await self._slots.dropped(len(uids))
         dropped = sum(self.parts.ledger.balance().dropped.values())
@@ -240,5 +341,13 @@ class Pipeline:
             return
         stale = await self.parts.queue.call("take_stale", count)
         self.parts.ledger.redrawn([pair.uid for pair in stale])
-        maker = self._maker(self.parts.samplers[0], self.parts.teachers[0])
-        await self._put(maker.remake(stale))
+        await self.parts.supervisor.persist(lambda: self._put(self._maker(0).remake(stale)))
+
+
+async def _nothing() -> None:
+    return None
+
+
+def _hear(task: "asyncio.Task[Any]") -> None:
+    """Nobody may wait for the step any more when it fails: its error has been told already."""
+    _ = task.cancelled() or task.exception()

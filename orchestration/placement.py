@@ -7,6 +7,9 @@ The parts are plain classes. ``RayRole`` hosts one in an actor of its own; a cla
 import asyncio
 import contextlib
 import inspect
+import os
+import signal
+import socket
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,9 +17,14 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
+from configs import faults
 from configs.cluster import ClusterConfig, RoleResources
 from configs.errors import DependencyError
-from orchestration.roles import BusyClock, Role, RoleError, spread
+from orchestration.roles import BusyClock, Process, Role, RoleDied, RoleError, spread
+
+HEALTH = "health"
+"""Concurrency group, and so thread, of the methods that answer while a part works."""
+_BUILTIN = ("build", "clock", "restart_clock")
 
 
 class _Host:
@@ -32,6 +40,10 @@ class _Host:
     def build(self) -> None:
         self._part = self._build()
         self._clock.restart()
+
+    @ray.method(concurrency_group=HEALTH)
+    def identity(self) -> Process:
+        return Process(socket.gethostname(), os.getpid())
 
     def clock(self) -> dict[str, Any]:
         return self._clock.read()
@@ -55,8 +67,8 @@ class _AsyncHost(_Host):
         return spread(await answer if inspect.isawaitable(answer) else answer, returns)
 
 
-_NAMES: dict[str, str] = {}
-"""Actor id → role, for every actor that this process placed."""
+_ACTORS: dict[str, tuple[str, int]] = {}
+"""Actor id → role and life, for every actor that this process placed."""
 
 
 class RayRole(Role):
@@ -73,18 +85,16 @@ class RayRole(Role):
         asynchronous: bool = False,
     ) -> None:
         super().__init__(name, timeout)
-        host = ray.remote(_AsyncHost if asynchronous else _Host)
-        self._actor: Any = host.options(
-            num_cpus=resources.cpus,
-            num_gpus=resources.gpus,
-            resources=resources.custom,
-            runtime_env={"env_vars": environment or {}},
-        ).remote(build)
-        _NAMES[self._actor._actor_id.hex()] = name
+        remote: Any = ray.remote  # its annotations know no concurrency groups
+        self._host = remote(concurrency_groups={HEALTH: 1})(_AsyncHost if asynchronous else _Host)
+        self._resources = resources
+        self._environment = environment or {}
+        self._build = build
+        self._actor: Any = self._place()
 
     def submit(self, method: str, *args: Any, returns: int = 1) -> Any:
         """See ``Role.submit``."""
-        if method in ("build", "clock", "restart_clock"):
+        if method in _BUILTIN:
             return getattr(self._actor, method).remote()
         return self._actor.run.options(num_returns=returns).remote(method, returns, *args)
 
@@ -103,17 +113,53 @@ class RayRole(Role):
         finally:  # in whatever state it is
             ray.kill(self._actor)  # pyright: ignore[reportArgumentType]
 
+    async def is_alive(self, timeout: float) -> bool:
+        """See ``Role.is_alive``."""
+        try:
+            self.process = await asyncio.wait_for(self._actor.identity.remote(), timeout)
+        except (TimeoutError, RayError):
+            return False
+        return True
+
+    def kill(self) -> None:
+        """See ``Role.kill``; Ray alone would ask a stopped process to end itself."""
+        ray.kill(self._actor)
+        if self.process and self.process.host == socket.gethostname():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.process.pid, signal.SIGKILL)
+
+    def restart(self) -> None:
+        """See ``Role.restart``."""
+        self.kill()
+        self.life += 1
+        self._actor = self._place()
+
+    def _place(self) -> Any:
+        self.process = None
+        env = {**self._environment, faults.ROLE_VARIABLE: self.name}
+        if armed := os.environ.get(faults.VARIABLE):
+            env[faults.VARIABLE] = faults.of_restarted(armed) if self.life else armed
+        placed = self._host.options(
+            num_cpus=self._resources.cpus,
+            num_gpus=self._resources.gpus,
+            resources=self._resources.custom,
+            runtime_env={"env_vars": env},
+        )
+        actor = placed.remote(self._build)
+        _ACTORS[actor._actor_id.hex()] = (self.name, self.life)
+        return actor
+
 
 class TransferCall:
     """Runs one phase of vLLM's weight transfer on every sampler; travels to the learner."""
 
     def __init__(self, roles: Sequence[RayRole], timeout: float) -> None:
-        self._actors = [role._actor for role in roles]
+        self._roles = roles
         self._timeout = timeout
 
     def __call__(self, phase: str, payload: dict[str, Any]) -> None:
         """Run ``phase`` on all samplers at once, and wait for them."""
-        calls = [actor.run.remote("transfer", 1, phase, payload) for actor in self._actors]
+        calls = [role._actor.run.remote("transfer", 1, phase, payload) for role in self._roles]
         ray.get(calls, timeout=self._timeout)
 
 
@@ -131,10 +177,12 @@ def _for_the_user(cause: BaseException, asked: str) -> BaseException:
     name comes from the actor's id.
     """
     if isinstance(cause, RayActorError):
-        name = _NAMES.get(cause.actor_id or "", asked)
-        return RoleError(
+        name, life = _ACTORS.get(cause.actor_id or "", (asked, 0))
+        return RoleDied(
             f"{name} died ({_last_line(cause)}); why is in its log, on its node, below "
-            "/tmp/ray/session_latest/logs"
+            "/tmp/ray/session_latest/logs",
+            role=name,
+            life=life,
         )
     if isinstance(cause, RayError):
         return RoleError(f"{asked} could not answer: {_last_line(cause)}")
@@ -143,7 +191,8 @@ def _for_the_user(cause: BaseException, asked: str) -> BaseException:
 
 def _last_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    # Ray goes on with guesses at common causes, a paragraph of them.
+    return lines[-1].split(" Worker exit type")[0] if lines else type(error).__name__
 
 
 def require_resources(config: ClusterConfig, counts: dict[str, int]) -> None:

@@ -4,9 +4,11 @@ The one place through which a run's numbers leave it.
 """
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
 
+from configs.wire import Uid
 from orchestration.evaluator import Scores
 from orchestration.exporter import MetricsHub
 from orchestration.ledger import Ledger
@@ -14,6 +16,9 @@ from orchestration.progress import Progress
 from orchestration.replay import Lease
 from orchestration.run_folder import RunFolder
 from orchestration.weight_sync import SyncRecord
+
+_TOTALS = ("pairs", "learned_tokens", "sampled_tokens", "drift_max", "losses")
+"""What a run adds up over its steps, and a resumed one goes on adding to."""
 
 
 @dataclass
@@ -29,6 +34,8 @@ class Recorder:
     sampled_tokens: int = 0
     drift_max: float = 0.0
     losses: list[float] = field(default_factory=list)
+    _before: float = 0.0
+    """Seconds of the loops in earlier lives of the run."""
     _began: float | None = None
     _ended: float = 0.0
 
@@ -67,7 +74,7 @@ class Recorder:
         self.hub.set("weight_version", step, role="learner")
         if pushed:
             self._pushed(pushed)
-        self.progress.update({**values, "depth": queue["depth"]})
+        self.progress.update({**values, "depth": queue.get("depth", 0)})
         self.folder.status("running", step=step)
 
     def _pushed(self, pushed: SyncRecord) -> None:
@@ -75,6 +82,28 @@ class Recorder:
         self.hub.inc("weight_sync", pushed.nbytes)
         self.hub.set("weight_probe_difference", pushed.probe_difference)
         self.hub.set("weight_version", pushed.version, role="sampler")
+
+    def skipped(self, step: int, uids: Sequence[Uid], why: str) -> None:
+        """Record a step that was not made, and leave what it was about for inspection."""
+        self.hub.inc("skipped_steps")
+        self.progress.announce(f"a step after step {step} is skipped: {why}")
+        self.folder.dump(
+            f"nonfinite-after-step-{step}.json", {"why": why, "uids": [str(uid) for uid in uids]}
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Return the totals so far, as plain JSON."""
+        totals = {name: getattr(self, name) for name in _TOTALS}
+        now = self._ended - (self._began or self._ended)
+        return {"totals": totals, "seconds": self._before + now}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from the totals that ``state`` returned; empty: from nothing."""
+        fresh = {field.name: field for field in fields(self)}
+        for name in _TOTALS:
+            first = [] if name == "losses" else fresh[name].default
+            setattr(self, name, state["totals"][name] if state else first)
+        self._before = state["seconds"] if state else 0.0
 
     def evaluated(self, when: str, step: int, scores: Scores) -> None:
         """Record one evaluation."""
@@ -85,7 +114,7 @@ class Recorder:
 
     def throughput(self) -> dict[str, float]:
         """Return the ``throughput`` section of summary.json, per second of the loops."""
-        seconds = max(self._ended - (self._began or self._ended), 1e-9)
+        seconds = max(self._before + self._ended - (self._began or self._ended), 1e-9)
         return {
             "pairs_per_second": round(self.pairs / seconds, 3),
             "sampled_tokens_per_second": round(self.sampled_tokens / seconds, 1),

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from configs.errors import ConfigError
+from configs.faults import failpoint
 from configs.replay import DropReason, ReplayConfig
 from configs.wire import PreferenceTuple, Uid
 from orchestration.replay_state import Lease, ReplayState
@@ -54,6 +55,7 @@ class ReplayQueue:
         ``close`` too. A cancelled put has added what fitted; the rest may be put again. Tuples
         that hold a NaN or infinite log-probability are dropped, and named in the answer.
         """
+        failpoint("queue.put")
         outcomes: Counter[str] = Counter()
         poisoned = [pair.uid for pair in tuples if not pair.is_finite()]
         nonfinite = await self.drop(poisoned, "nonfinite") if poisoned else []
@@ -81,6 +83,7 @@ class ReplayQueue:
         hold ``count`` tuples, which would otherwise wait for ever.
         """
         assert count >= 1, count
+        failpoint("queue.lease")
         loop = asyncio.get_running_loop()
         deadline = None if timeout is None else loop.time() + timeout
         async with self._changed:
@@ -116,6 +119,7 @@ class ReplayQueue:
         delivering them again would apply them twice), and not for those that are: the other
         lease's own ack will count. Acks of a released or unknown lease consume nothing.
         """
+        failpoint("queue.ack")
         async with self._changed:
             self._changed.notify_all()
             return self._state.ack(lease_id, step)

@@ -1,6 +1,7 @@
 """Looks at the roles again and again while the loops turn: where their seconds and tokens go."""
 
 import asyncio
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -50,13 +51,11 @@ class RoleWatch:
             self._hub.set("restarts", 0, role=name)
 
     async def run(self) -> None:
-        """Look until cancelled; a dead role ends the watch, and is the loops' to report."""
-        try:
-            while True:
+        """Look until cancelled; a dead role is the loops' to report."""
+        while True:
+            with contextlib.suppress(RoleError):
                 await self.look()
-                await asyncio.sleep(INTERVAL_SECONDS)
-        except RoleError:
-            return
+            await asyncio.sleep(INTERVAL_SECONDS)
 
     async def look(self) -> dict[str, dict[str, float]]:
         """Read everything once; returns busy and idle seconds by role."""

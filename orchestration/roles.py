@@ -10,7 +10,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from configs.errors import DpkdError
 
@@ -21,12 +21,34 @@ class RoleError(DpkdError):
     exit_code = 3
 
 
+class RoleDied(RoleError):
+    """The process of a role ended. Raised to whoever waited for its answer, directly or not."""
+
+    def __init__(self, message: str, *, role: str, life: int) -> None:
+        super().__init__(message)
+        self.role = role
+        """Role and replica, such as ``sampler-0``."""
+        self.life = life
+        """Which of its lives ended: a later one may have begun already."""
+
+
+class Process(NamedTuple):
+    """A process somewhere in the cluster."""
+
+    host: str
+    pid: int
+
+
 class Role(ABC):
     """A handle on one running part."""
 
     def __init__(self, name: str, timeout: float) -> None:
         self.name = name
         """Role and replica, such as ``sampler-0``."""
+        self.life = 0
+        """Number of restarts."""
+        self.process: Process | None = None
+        """Where the part runs, as far as it has said so."""
         self._timeout = timeout
 
     @abstractmethod
@@ -55,6 +77,18 @@ class Role(ABC):
     @abstractmethod
     async def stop(self) -> None:
         """Close the part and end its process; never raises."""
+
+    async def is_alive(self, timeout: float) -> bool:
+        """Whether the part's process answers within ``timeout`` seconds, busy or not."""
+        return True
+
+    def kill(self) -> None:
+        """End the part's process as it is; whoever waits for it hears ``RoleDied``."""
+        raise RoleError(f"{self.name} cannot be killed: it is no process of its own")
+
+    def restart(self) -> None:
+        """Start a new process in place of a dead one; ``build`` is to be called again."""
+        raise RoleError(f"{self.name} cannot be restarted: it is no process of its own")
 
 
 class BusyClock:

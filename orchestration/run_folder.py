@@ -11,8 +11,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
-import psutil
-
 from configs.errors import ConfigError
 from configs.load import dump
 from configs.run import RunConfig
@@ -24,12 +22,14 @@ State = Literal["running", "succeeded", "stopped", "failed"]
 class RunFolder:
     """Paths and small files of one run."""
 
-    def __init__(self, config: RunConfig) -> None:
-        """Make the folder; an earlier run of the name is dealt with as ``existing`` says.
+    def __init__(self, config: RunConfig, *, continues: bool = False) -> None:
+        """Make the folder; an earlier run of the name goes on if this one ``continues`` it, and is
+        else dealt with as ``existing`` says.
 
         Raises ``ConfigError`` when it must not be replaced, or cannot be written.
         """
-        self.path = resolve_output(config.output, Path.cwd()) / config.name
+        self.path = run_path(config)
+        self._continues = continues
         self.started = time.time()
         self._step = 0
         self.metrics_url: str | None = None
@@ -47,8 +47,7 @@ class RunFolder:
         self.status("running", step=0)
 
     def _make(self, config: RunConfig) -> None:
-        if (self.path / "config.yaml").exists():
-            self._refuse_if_alive()
+        if (self.path / "config.yaml").exists() and not self._continues:
             if config.existing == "refuse":
                 raise ConfigError(
                     f"{self.path} holds an earlier run; set name=ANOTHER or existing=keep"
@@ -59,19 +58,6 @@ class RunFolder:
                 self.path.rename(_free_sibling(self.path))
         self.path.mkdir(parents=True, exist_ok=True)
         (self.path / "config.yaml").write_text(dump(config))
-
-    def _refuse_if_alive(self) -> None:
-        """Never take the folder from under a run that goes on."""
-        try:
-            status = json.loads((self.path / "status.json").read_text())
-        except (OSError, ValueError):
-            return
-        mine = status.get("host") == socket.gethostname()
-        if mine and status["state"] == "running" and _alive(status["pid"]):
-            raise ConfigError(
-                f"{self.path} belongs to a run that goes on (process {status['pid']}); "
-                "set name=ANOTHER, or stop it first"
-            )
 
     @property
     def student(self) -> Path:
@@ -102,6 +88,15 @@ class RunFolder:
         """Write what the run came to."""
         write_json(self.path / "summary.json", summary)
 
+    def dump(self, name: str, value: Mapping[str, Any]) -> None:
+        """Write a file for whoever looks into an accident."""
+        write_json(self.path / name, value)
+
+    def processes(self, processes: Mapping[str, Any]) -> None:
+        """Say where every part runs: `processes.json`, for debuggers and the curious."""
+        known = {name: where and where._asdict() for name, where in processes.items()}
+        write_json(self.path / "processes.json", known)
+
     def samples(self, rows: list[dict[str, Any]]) -> None:
         """Append generations of one evaluation."""
         _append(self.path / "samples.jsonl", rows)
@@ -109,6 +104,11 @@ class RunFolder:
     def scores(self, rows: list[dict[str, Any]]) -> None:
         """Append the scores of every prompt of one evaluation."""
         _append(self.path / SCORES_NAME, rows)
+
+
+def run_path(config: RunConfig) -> Path:
+    """Return the absolute folder of the run."""
+    return resolve_output(config.output, Path.cwd()) / config.name
 
 
 def resolve_output(output: Path, here: Path) -> Path:
@@ -149,10 +149,6 @@ def require_cache(cache: Path) -> None:
 def _append(path: Path, rows: list[dict[str, Any]]) -> None:
     with path.open("a", encoding="utf-8") as lines:
         lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-
-
-def _alive(pid: int) -> bool:
-    return pid != os.getpid() and psutil.pid_exists(pid)
 
 
 def _free_sibling(path: Path) -> Path:

@@ -14,6 +14,7 @@ from typing import Any
 from actors.model_folder import model_fingerprint, model_folder
 from actors.prompts import PromptSource
 from actors.tokenizer import tokenizer_fingerprint
+from configs.checkpoint import CheckpointConfig
 from configs.evaluation import EvaluationConfig
 from configs.models import ModelSource, WarmStart
 from configs.negatives import NegativesConfig
@@ -133,6 +134,9 @@ def sft_config(
             # Gold responses do not age: the next batches may wait ready.
             "replay": config.replay.model_copy(update={"max_policy_lag": 2}),
             "evaluation": EvaluationConfig(every=0, generate=False),
+            # A stage that is cut short is made again: its result is kept, not its course.
+            "checkpoint": CheckpointConfig(every=0),
+            "resume": "never",
         }
     )
 

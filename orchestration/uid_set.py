@@ -1,6 +1,7 @@
 """A set of uids that stays small however long the run is."""
 
 from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 
 from configs.wire import Uid
 
@@ -37,6 +38,18 @@ class UidSet:
         self._count += 1
         return True
 
+    def discard(self, uid: Uid) -> bool:
+        """Take ``uid`` out; returns False when it was not there."""
+        if uid not in self:
+            return False
+        runs = self._runs[(uid.epoch, uid.sample)]
+        here = bisect_right(runs, uid.ordinal, key=_start) - 1
+        start, stop = runs[here]
+        parts = [(start, uid.ordinal), (uid.ordinal + 1, stop)]
+        runs[here : here + 1] = [part for part in parts if part[0] < part[1]]
+        self._count -= 1
+        return True
+
     def __contains__(self, uid: Uid) -> bool:
         """Whether ``uid`` was added."""
         runs = self._runs.get((uid.epoch, uid.sample), [])
@@ -46,6 +59,31 @@ class UidSet:
     def __len__(self) -> int:
         """Return the number of uids."""
         return self._count
+
+    def __iter__(self) -> Iterator[Uid]:
+        """Yield every uid, by sample and epoch."""
+        for (epoch, sample), runs in self._runs.items():
+            for start, stop in runs:
+                yield from (Uid(epoch, ordinal, sample) for ordinal in range(start, stop))
+
+    def as_runs(self) -> list[list[int]]:
+        """Return ``[epoch, sample, start, stop]`` of every run, sorted: plain JSON."""
+        return sorted(
+            [epoch, sample, start, stop]
+            for (epoch, sample), runs in self._runs.items()
+            for start, stop in runs
+        )
+
+    @classmethod
+    def of_runs(cls, runs: Sequence[Sequence[int]]) -> "UidSet":
+        """Return the set that ``as_runs`` wrote down."""
+        uids = cls()
+        for epoch, sample, start, stop in runs:
+            uids._runs.setdefault((epoch, sample), []).append((start, stop))
+            uids._count += stop - start
+        for found in uids._runs.values():
+            found.sort()
+        return uids
 
     @property
     def runs(self) -> int:

@@ -51,19 +51,29 @@ class WeightSync:
         self._snapshot: tuple[int, Any] | None = None
         self.records: list[SyncRecord] = []
 
-    async def push(self) -> SyncRecord:
+    async def push(self, *, going_back: bool = False) -> SyncRecord:
         """Push the current weights; they never pass through this process.
 
-        Raises ``WeightSyncError`` when a sampler does not hold what the learner sent.
+        ``going_back`` allows weights older than those that the samplers hold: the learner was
+        restored from a checkpoint. Raises ``WeightSyncError`` when a sampler does not hold what
+        the learner sent.
         """
         start = time.monotonic()
         if self._transfer is None:
             weights = self._learner.publish_weights()
             self._snapshot = (self._learner.step, weights)
-            proofs = await self._load(*weights)
+            proofs = await self._load(*weights, going_back)
         else:
             proofs = await self._push_by_cuda()
         return self._proved(self._learner.step, proofs, start)
+
+    async def give(self, sampler: Role) -> None:
+        """Bring a sampler that was started anew to the weights that the others hold."""
+        if self._snapshot is None:
+            return  # nothing was pushed yet: it holds the initial weights, as they do
+        version, weights = self._snapshot
+        proof = await sampler.call("load_weights", *weights, True)
+        self._check(sampler, proof, version)
 
     @asynccontextmanager
     async def newest(self, *, bring_back: bool) -> AsyncIterator[None]:
@@ -72,22 +82,22 @@ class WeightSync:
         Where negatives are drawn by a snapshot, an evaluation looks at the newest all the same;
         ``bring_back`` is false where nobody will draw from that snapshot again.
         """
-        before, held = self._snapshot, self._held
-        if self._samplers and held != self._learner.step:
+        before = self._snapshot
+        if self._samplers and self._held != self._learner.step:
             await self.push()
-        yield
-        if bring_back and before is not None and held != self._held:
+        try:
+            yield
+        except BaseException:
+            self._snapshot = before  # whoever tries again has that to bring back
+            raise
+        if bring_back and before is not None and before[0] != self._held:
             start = time.monotonic()
             version, weights = self._snapshot = before
             self._proved(version, await self._load(*weights, True), start)
 
     def _proved(self, version: int, proofs: list[WeightProof], start: float) -> SyncRecord:
         for sampler, proof in zip(self._samplers, proofs, strict=True):
-            if proof.version != version:
-                raise WeightSyncError(
-                    f"{sampler.name} holds weight version {proof.version} after a push of "
-                    f"{version}; the run cannot go on with unknown weights"
-                )
+            self._check(sampler, proof, version)
         self._held = version
         record = SyncRecord(
             version=version,
@@ -98,6 +108,14 @@ class WeightSync:
         )
         self.records.append(record)
         return record
+
+    @staticmethod
+    def _check(sampler: Role, proof: WeightProof, version: int) -> None:
+        if proof.version != version:
+            raise WeightSyncError(
+                f"{sampler.name} holds weight version {proof.version} after a push of "
+                f"{version}; the run cannot go on with unknown weights"
+            )
 
     async def _load(self, *weights: Any) -> list[WeightProof]:
         """One buffer, which every sampler reads from shared memory."""

@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from configs.base import Section
 
@@ -28,8 +28,6 @@ student's y_s."""
 
 class Objective(Section):
     """The part that all objectives share."""
-
-    model_config = ConfigDict(allow_inf_nan=False)
 
     of: ClassVar[Sequences] = "pair"
     knowledge: ClassVar[frozenset[Need]] = frozenset()

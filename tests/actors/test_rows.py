@@ -1,4 +1,7 @@
-"""Good rows come back as they were; every kind of bad row is found, placed and counted."""
+"""Good rows come back as they were, and bad ones are placed and counted.
+
+Every kind of bad row and file is in ``tests/orchestration/malformed_data.py``.
+"""
 
 import csv
 import json
@@ -81,40 +84,6 @@ def test_places_count_lines_from_one_and_rows_where_there_are_none(tmp_path: Pat
     assert places[".parquet"].endswith("d.parquet, row 3")
 
 
-@pytest.mark.parametrize(
-    ("line", "reason", "said"),
-    [
-        (b'{"question": "q", "answer"}\n', "bad_json", "not valid JSON"),
-        (b'{"question": "q", "answer": "a"} x\n', "bad_json", "not valid JSON"),
-        (b'{"question": "q", "answer": "\xff"}\n', "not_utf8", "byte 0xff"),
-        (b'["q", "a"]\n', "not_an_object", "got list"),
-        (b'{"question": "q"}\n', "missing_column", "no column 'answer' (the row has 'question')"),
-        (b'{"question": 3, "answer": "a"}\n', "not_text", "'question' must be text, got int"),
-        (b'{"question": "q", "answer": null}\n', "not_text", "'answer' must be text, got null"),
-        (b'{"question": "q", "answer": " "}\n', "empty_response", "'answer' is empty"),
-        (b"\xef\xbb\xbf" + ALL_GOOD, "bad_json", "byte order mark"),
-        (b"[" * 100_000 + b"\n", "bad_json", "cannot be held"),
-        (
-            b'{"question": "q", "answer": "a", "references": [1]}\n',
-            "bad_references",
-            "must be a list of text",
-        ),
-        (b'{"question": "q", "answer": "a"', "truncated", "the last line is cut off"),
-    ],
-)
-def test_a_bad_line_is_an_error_with_its_place_or_counted(
-    tmp_path: Path, line: bytes, reason: str, said: str
-) -> None:
-    path = write_bytes(tmp_path, ALL_GOOD + b"\n" + line)
-    message = error(path)
-    assert "d.jsonl, line 3: " in message
-    assert said in message
-    assert "data.on_bad_row=skip" in message
-    rows = skip(path)
-    assert len(rows) == 1
-    assert rows.skipped == {reason: 1}
-
-
 def test_a_last_line_without_newline_and_a_leading_byte_order_mark_are_fine(tmp_path: Path) -> None:
     rows = load_rows(
         write_bytes(tmp_path, b"\xef\xbb\xbf" + ALL_GOOD + ALL_GOOD.rstrip()),
@@ -124,43 +93,6 @@ def test_a_last_line_without_newline_and_a_leading_byte_order_mark_are_fine(tmp_
     assert [rows[0], rows[1]] == [{"question": "q", "answer": "a"}] * 2
     table = write_bytes(tmp_path, b"\xef\xbb\xbfquestion,answer\r\nq,a", "d.csv")
     assert load_rows(table, LAYOUT, on_bad_row="error")[0] == {"question": "q", "answer": "a"}
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "said"),
-    [
-        ("d.jsonl", b"", "is empty"),
-        ("d.jsonl", b"\n \n", "has no usable row"),
-        ("d.json", b"[]", "has no usable row"),
-        ("d.csv", b"question,answer\n", "has no usable row"),
-        ("d.txt.gz", b"x", "has the suffix '.gz'; known are .csv, .json"),
-        ("d.json", b'{"question": "q"}', "one list of objects"),
-        ("d.json", b'[{"question": "q",\n "answer": "a"', "d.json, line 2: not valid JSON"),
-        ("d.json", b'[{"question": "q", "answer": "a"}\n\n', "line 3: expected ',' or ']'"),
-        ("d.json", b"\xff[]", "not UTF-8"),
-        ("d.csv", b"question,question\n1,2\n", "column 'question' occurs twice"),
-        ("d.parquet", b"no parquet", "cannot be read as Parquet"),
-    ],
-)
-def test_a_file_that_cannot_be_used_is_an_error_in_either_mode(
-    tmp_path: Path, name: str, content: bytes, said: str
-) -> None:
-    path = write_bytes(tmp_path, content, name)
-    assert said in error(path)
-    with pytest.raises(DataError):
-        skip(path)
-
-
-def test_a_missing_file_is_named_with_the_folder_it_was_looked_for_in(tmp_path: Path) -> None:
-    message = error(tmp_path / "none.jsonl")
-    assert "does not exist" in message
-    assert str(tmp_path) in message
-    assert "is a folder" in error(tmp_path)
-
-
-def test_when_every_row_is_bad_the_reasons_are_told(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no usable row: left out were 2 as missing_column"):
-        skip(write_bytes(tmp_path, b'{"a": "b"}\n{"a": "b"}\n'))
 
 
 def test_bad_csv_records_cost_one_line_each(tmp_path: Path) -> None:

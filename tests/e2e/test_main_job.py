@@ -175,7 +175,7 @@ def test_a_model_whose_training_was_cut_short_is_not_kept(first, home):
 
 
 def test_an_actor_that_dies_ends_the_run_with_one_sentence(first, home):
-    run = TinyRun(home, "learner.steps=2000", name="bereaved")
+    run = TinyRun(home, "learner.steps=2000", "supervision.max_restarts=0", name="bereaved")
     killed: list[int] = []
 
     def kill_a_vllm_actor() -> None:

@@ -1,5 +1,7 @@
 """The learner on a real DeepSpeed engine: one rank here, two ranks in processes of their own."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from configs.errors import ConfigError, DependencyError, NonFiniteError
+from configs.errors import CheckpointError, ConfigError, DependencyError, NonFiniteError
 from configs.learner import LearnerConfig
 from configs.objective import DpkdConfig, ObjectiveConfig
 from configs.objectives.divergence import KdConfig
@@ -193,6 +195,49 @@ def test_a_non_finite_loss_stops_before_the_weights(model: str) -> None:
     with pytest.raises(NonFiniteError, match="the loss became NaN"):
         worker.optim_step()
     assert worker.step == 0
+    worker.close()
+
+
+@pytest.mark.parametrize(
+    "learner",
+    [{}, {"zero_stage": 1}, {"zero_stage": 2}, {"zero_stage": 3}, {"dtype": "bfloat16"}],
+    ids=str,
+)
+def test_a_batch_that_is_given_up_leaves_no_trace(learner: dict[str, Any], model: str) -> None:
+    worker = started_worker(config(**learner), model)
+    expected = learn(worker, config(), 2)
+    worker.close()
+    worker = started_worker(config(**learner), model)
+    found = learn(worker, config(), 1)
+    score = worker.engine.scorer.head.register_forward_hook(_overflow_the_gradient)
+    worker.forward_backward(preference_tuples(5, corpus=True))
+    score.remove()
+    with pytest.raises(NonFiniteError):
+        worker.optim_step()
+    worker.discard()
+    second = batches(config(), 2)[1]
+    found.append(worker.forward_backward(second)["loss"])
+    found.append(worker.optim_step()["grad_norm"])
+    assert found == expected and worker.step == 2
+    worker.close()
+
+
+def test_a_full_disk_is_a_checkpoint_error(model: str, tmp_path: Path) -> None:
+    worker = started_worker(config(), model)
+    (tmp_path / "engine").touch()  # where a folder is to be
+    with pytest.raises(CheckpointError, match=r"cannot be written to .*; make room, or set"):
+        worker.save(str(tmp_path))
+    worker.close()
+
+
+def test_a_model_whose_configuration_is_another_s_is_named(model: str, tmp_path: Path) -> None:
+    folder = tmp_path / "other"
+    shutil.copytree(model, folder)
+    description = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**description, "vocab_size": 50}))
+    worker = LearnerWorker(config(), model=str(folder), rank=0, world_size=1)
+    with pytest.raises(DependencyError, match=r"holds .* with shape .* makes it \(50, "):
+        worker.start(*worker.rendezvous())
     worker.close()
 
 

@@ -1,26 +1,58 @@
 """Parts with the real interfaces and no models, to drive the pipeline by."""
 
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from configs.wire import PreferenceTuple, Prompt, Response, Trajectory, WeightManifest, WeightProof
+from configs.wire import (
+    PreferenceTuple,
+    Prompt,
+    Response,
+    Trajectory,
+    Uid,
+    WeightManifest,
+    WeightProof,
+)
+from orchestration.roles import RoleDied
 from tests.builders import ids, prompt, response
 
 
 class FakePrompts:
-    """Issues ordinals 0, 1, 2, ..."""
+    """Issues ordinals 0, 1, 2, ..., in epochs of ``rows``."""
 
-    def __init__(self) -> None:
-        self.position = 0
+    fingerprint = "rows"
+
+    def __init__(self, rows: int = 1 << 20) -> None:
+        self.rows = rows
+        self.skipped: Counter[str] = Counter()
+        self.next = Uid(0, 0, 0)
+
+    def __len__(self) -> int:
+        return self.rows
 
     def take(self, count: int) -> list[Prompt]:
-        taken = [prompt(self.position + index) for index in range(count)]
-        self.position += count
+        taken = []
+        for _ in range(count):
+            taken.append(self.prompt(self.next))
+            self.seek_behind(self.next)
         return taken
+
+    def prompt(self, uid: Uid) -> Prompt:
+        return prompt(uid.ordinal, epoch=uid.epoch)
+
+    def seek(self, position: dict[str, int]) -> None:
+        self.next = Uid(**position)
+
+    def seek_behind(self, uid: Uid) -> None:
+        epoch, ordinal = divmod(uid.epoch * self.rows + uid.ordinal + 1, self.rows)
+        self.next = Uid(epoch, ordinal, 0)
+
+    def validation(self) -> list[Prompt]:
+        return []
 
 
 class FakeSampler:
@@ -104,9 +136,13 @@ class FakeTeacher:
         return PreferenceTuple(
             prompt=prompt,
             teacher_response=answer,
-            student_response=response(behaviour=-1.0, teacher=score) if drawn else None,
+            student_response=_scored(drawn.response, score) if drawn else None,
             weight_version=drawn.weight_version if drawn else None,
         )
+
+
+def _scored(drawn: Response, score: float) -> Response:
+    return replace(drawn, teacher_logprobs_T=np.full(len(drawn.ids_T), score, np.float32))
 
 
 class FakeReference:
@@ -128,6 +164,10 @@ class FakeLearner:
         self.step = 0
         self.seconds = seconds
         self.batches: list[list[PreferenceTuple]] = []
+        self.discarded = 0
+
+    def discard(self) -> None:
+        self.discarded += 1
 
     def forward_backward(self, tuples: list[PreferenceTuple]) -> dict[str, float]:
         time.sleep(self.seconds)
@@ -139,16 +179,42 @@ class FakeLearner:
         return {"grad_norm": 1.0, "learning_rate": 1e-3, "step": float(self.step)}
 
     def publish_weights(self) -> tuple[WeightManifest, np.ndarray]:
-        manifest = WeightManifest(
-            version=self.step,
-            tensors=(),
-            nbytes=4,
-            checksum="",
-            probe_ids=ids(1, 2),
-            probe_logprobs=np.zeros(1, np.float32),
-            probe_tolerance=1e-4,
-        )
-        return manifest, np.zeros(4, np.uint8)
+        return manifest(self.step, nbytes=4), np.zeros(4, np.uint8)
+
+
+def manifest(version: int, *, nbytes: int) -> WeightManifest:
+    return WeightManifest(
+        version=version,
+        tensors=(),
+        nbytes=nbytes,
+        checksum="",
+        probe_ids=ids(1, 2),
+        probe_logprobs=np.zeros(1, np.float32),
+        probe_tolerance=1e-4,
+    )
+
+
+class FakeSupervisor:
+    """Mends nothing but what a test lets it, by ``mend``; remembers the deaths."""
+
+    def __init__(self) -> None:
+        self.deaths: list[str] = []
+        self.mend: Callable[[RoleDied], None] = _cannot
+
+    async def revive(self, death: RoleDied) -> None:
+        self.deaths.append(death.role)
+        self.mend(death)
+
+    async def persist(self, work: Callable[[], Awaitable[Any]]) -> Any:
+        while True:
+            try:
+                return await work()
+            except RoleDied as death:
+                await self.revive(death)
+
+
+def _cannot(death: RoleDied) -> None:
+    raise death
 
 
 class FakeRecorder:
@@ -157,9 +223,14 @@ class FakeRecorder:
     def __init__(self) -> None:
         self.steps: list[int] = []
         self.lags: list[int] = []
+        self.skips: list[tuple[int, int]] = []
+        """Step before a skipped one, and the uses of prompts that it gave up."""
 
     def resumed(self) -> None:
         """Nothing to time here."""
+
+    def skipped(self, step: int, uids: Sequence[Uid], why: str) -> None:
+        self.skips.append((step, len(uids)))
 
     def stepped(self, step: int, lease: Any, outcome: Any, pushed: Any, queue: Any) -> None:
         self.steps.append(step)

@@ -1,5 +1,7 @@
 """What a beginner gets wrong, through the real command: one sentence, the right exit code, and
 nothing heavy started.
+
+Every kind of malformed input, with its sentence, is in ``test_malformed_input.py``.
 """
 
 import json
@@ -12,12 +14,13 @@ from actors.tokenizer import train_tokenizer
 from configs.models import MakeModel
 from learner.make_model import make_model
 from orchestration.run import main
+from orchestration.run_lock import RunLock
 
 
-def _data(folder: Path, *, words: int = 3, rows: int = 40) -> Path:
+def _data(folder: Path, *, rows: int = 40) -> Path:
     path = folder / "rows.jsonl"
     lines = [
-        {"instruction": "Say it.", "context": f"{i} " + "word " * words, "response": f"said {i}"}
+        {"instruction": "Say it.", "context": f"{i} word", "response": f"said {i}"}
         for i in range(rows)
     ]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -56,20 +59,6 @@ def _models(student: Path, teacher: Path) -> list[str]:
     ]
 
 
-def test_a_missing_data_file(tmp_path, capsys):
-    code, error = _run(capsys, tmp_path, f"data.train={tmp_path / 'none.jsonl'}")
-    assert code == 4
-    assert error.startswith("error: data file ")
-    assert "none.jsonl does not exist" in error
-
-
-def test_an_empty_data_file(tmp_path, capsys):
-    (tmp_path / "empty.jsonl").touch()
-    code, error = _run(capsys, tmp_path, f"data.train={tmp_path / 'empty.jsonl'}")
-    assert code == 4
-    assert "empty.jsonl is empty" in error
-
-
 def test_a_bad_row_is_named_by_file_and_line(tmp_path, capsys):
     path = _data(tmp_path)
     path.write_text(path.read_text() + '{"instruction": "x"\n')
@@ -79,14 +68,6 @@ def test_a_bad_row_is_named_by_file_and_line(tmp_path, capsys):
     assert "data.on_bad_row=skip" in error
 
 
-def test_prompts_that_leave_no_room_for_a_response(tmp_path, capsys):
-    path = _data(tmp_path, words=120)
-    code, error = _run(capsys, tmp_path, f"data.train={path}", "data.max_prompt_tokens=1000")
-    assert code == 4
-    assert "rows.jsonl, line 1: the prompt has" in error
-    assert "context is 112" in error
-
-
 def test_a_model_folder_without_weights(tmp_path, capsys):
     student = _model(tmp_path / "student")
     (student / "model.safetensors").unlink()
@@ -94,13 +75,6 @@ def test_a_model_folder_without_weights(tmp_path, capsys):
     code, error = _run(capsys, tmp_path, f"data.train={_data(tmp_path)}", *overrides)
     assert code == 3
     assert f"{student} holds no weights" in error
-
-
-def test_a_model_folder_that_does_not_exist(tmp_path, capsys):
-    overrides = _models(tmp_path / "nowhere", tmp_path / "nowhere")
-    code, error = _run(capsys, tmp_path, f"data.train={_data(tmp_path)}", *overrides)
-    assert code == 3
-    assert "nowhere" in error
 
 
 def test_teacher_and_student_with_different_tokenizers(tmp_path, capsys):
@@ -123,14 +97,10 @@ def test_a_cache_and_an_output_that_cannot_be_written(tmp_path, capsys):
 
 
 def test_the_folder_of_a_run_that_goes_on_is_left_alone(tmp_path, capsys):
-    folder = tmp_path / "runs" / "bad"
-    folder.mkdir(parents=True)
-    (folder / "config.yaml").touch()
-    status = {"state": "running", "pid": os.getppid(), "host": os.uname().nodename}
-    (folder / "status.json").write_text(json.dumps(status))
-    code, error = _run(capsys, tmp_path, f"data.train={_data(tmp_path)}")
+    with RunLock(tmp_path / "runs" / "bad"):
+        code, error = _run(capsys, tmp_path, f"data.train={_data(tmp_path)}")
     assert code == 2
-    assert f"process {os.getppid()}" in error
+    assert f"belongs to a run that goes on (process {os.getpid()} on " in error
 
 
 def test_a_failed_run_says_so_in_its_status(tmp_path, capsys):

@@ -11,8 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from configs.metrics import CATALOGUE, METRICS
 from configs.monitoring import MonitoringConfig
+from orchestration.account import Balance
 from orchestration.exporter import MetricsHub
-from orchestration.ledger import Balance
 
 STEP = {
     "loss": 0.7,

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from configs.errors import DataError
 from configs.replay import DropReason
 from configs.wire import Uid
-from orchestration.ledger import Account, Balance, Ledger, parse_uid, read_events, read_ledger
+from orchestration.account import Account, Balance, parse_uid
+from orchestration.ledger import Ledger, read_events, read_ledger
 
 
 def uids(*ordinals: int) -> list[Uid]:

@@ -23,6 +23,7 @@ from tests.orchestration.fake_parts import (
     FakeRecorder,
     FakeReference,
     FakeSampler,
+    FakeSupervisor,
     FakeTeacher,
 )
 
@@ -58,6 +59,10 @@ class Rig:
         self.learner = learner or FakeLearner()
         self.recorder = FakeRecorder()
         self.ledger = Ledger(folder / "events.jsonl")
+        self.supervisor = FakeSupervisor()
+        self.start = 0
+        self.kept: list[int] = []
+        """Steps after which a checkpoint was asked for."""
         self.evaluated: list[tuple[int, int]] = []
         """Step of each evaluation, and the version that the sampler then held."""
 
@@ -81,8 +86,16 @@ class Rig:
             sync=sync,
             ledger=self.ledger,
             recorder=self.recorder,  # type: ignore[arg-type]
+            supervisor=self.supervisor,  # type: ignore[arg-type]
         )
-        pipeline = Pipeline(self.config, parts, self._evaluate)
+        pipeline = Pipeline(
+            self.config,
+            parts,
+            evaluate=self._evaluate,
+            keep=self._keep,
+            step=self.start,
+            unfinished=self.ledger.in_flight,
+        )
         if stop_after:
             self.recorder.stepped = _stopping(self.recorder, pipeline, stop_after)  # type: ignore[method-assign]
         try:
@@ -96,6 +109,9 @@ class Rig:
     def _queue(self) -> ReplayQueue:
         bound = {"max_policy_lag": self.config.lag_bound}
         return ReplayQueue(self.config.replay.model_copy(update=bound))
+
+    async def _keep(self, step: int) -> None:
+        self.kept.append(step)
 
     async def _evaluate(self, step: int) -> None:
         self.evaluated.append((step, self.samplers[0].version))

@@ -1,0 +1,81 @@
+"""Where a run writes: whether it may, and whether there is room."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from configs.run import RunConfig
+from orchestration.checkups import Finding, gib
+from orchestration.run_folder import resolve_output
+
+NEARLY_FULL = 0.95
+"""Ray creates no object that would go to a disk fuller than this (its default)."""
+SETTINGS = {"run folder": "output", "cache": "cache", "checkpoints": "checkpoint.folder"}
+"""The key that says where each place is."""
+
+
+def places_of(config: RunConfig, here: Path) -> dict[str, Path]:
+    """Return the folders that a run writes into; ``here`` is the current directory.
+
+    Raises ConfigError for an ``output`` that would vanish with the job.
+    """
+    run = resolve_output(config.output, here) / config.name
+    checkpoints = config.checkpoint.folder or run / "checkpoints"
+    places = {"run folder": run, "cache": here / config.cache.expanduser()}
+    return places | ({"checkpoints": here / checkpoints} if config.checkpoint.every else {})
+
+
+def check_folders(places: Mapping[str, Path]) -> Finding:
+    """See that files may be made in each place, or where it will be made; leaves nothing there."""
+    for name, folder in places.items():
+        existing = existing_part(folder)
+        try:
+            with tempfile.TemporaryFile(dir=existing):
+                pass
+        except OSError as error:
+            detail = f"the {name} {folder} cannot be written ({existing}: {error.strerror})"
+            fix = f"set {SETTINGS[name]}=FOLDER to one that you may write"
+            return Finding("folders", "problem", detail, fix)
+    shown = ", ".join(f"{name} {folder}" for name, folder in places.items())
+    return Finding("folders", "ok", f"may be written: {shown}")
+
+
+def check_disk(places: Mapping[str, Path], needs: Mapping[str, float]) -> Finding:
+    """Hold the free space of each disk against what is written there, in bytes."""
+    disks: dict[int, list[str]] = {}
+    for name, folder in places.items():
+        disks.setdefault(existing_part(folder).stat().st_dev, []).append(name)
+    seen = []
+    for names in disks.values():
+        need = sum(needs[name] for name in names)
+        free = shutil.disk_usage(existing_part(places[names[0]])).free
+        what = " and ".join(names)
+        seen.append(f"{gib(free)} free for {what}, about {gib(need)} wanted (without downloads)")
+        if free < need:
+            keys = " and ".join(SETTINGS[name] for name in names)
+            fix = f"make room, or set {keys} to folders on a larger disk"
+            return Finding("disk", "problem", seen[-1], fix)
+    return Finding("disk", "ok", "; ".join(seen))
+
+
+def check_temporary_files(folder: Path) -> Finding:
+    """See that the disk of Ray's temporary files is not nearly full."""
+    usage = shutil.disk_usage(existing_part(folder))
+    share = 1 - usage.free / usage.total
+    seen = f"the disk of {folder}, for Ray's files, is {share:.0%} full"
+    if share > NEARLY_FULL:
+        fix = "make room there, or name another folder in RAY_TMPDIR"
+        return Finding("temporary files", "warning", seen, fix)
+    return Finding("temporary files", "ok", seen)
+
+
+def ray_folder(environ: Mapping[str, str]) -> Path:
+    """Return where Ray of this machine keeps its logs, sockets and objects that do not fit."""
+    return Path(environ.get("RAY_TMPDIR") or environ.get("TMPDIR") or "/tmp") / "ray"
+
+
+def existing_part(folder: Path) -> Path:
+    """Return a folder, or the nearest one above it that exists."""
+    return next(up for up in (folder, *folder.parents) if os.path.lexists(up))

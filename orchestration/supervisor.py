@@ -1,0 +1,128 @@
+"""Keeps parts alive: asks after them, restarts the dead, and knows when to give up.
+
+A sampler, a teacher or another scorer is started again under the run, and whoever waited for it
+asks again. A dead learner or queue takes the run back to a checkpoint or to its ledger, which is
+``orchestration.recovery``'s work: for those ``revive`` raises what it was given.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from configs.supervision import SupervisionConfig
+from orchestration.assembly import Roles
+from orchestration.exporter import MetricsHub
+from orchestration.ledger import Ledger
+from orchestration.roles import Role, RoleDied, RoleError
+from orchestration.weight_sync import WeightSync
+
+LONGEST_BACKOFF_SECONDS = 60.0
+T = TypeVar("T")
+
+
+@dataclass
+class Supervisor:
+    """Restarts the parts of one run, each so many times."""
+
+    config: SupervisionConfig
+    roles: Roles
+    sync: WeightSync
+    ledger: Ledger
+    hub: MetricsHub
+    announce: Callable[[str], None]
+    report: Callable[[Mapping[str, Any]], None]
+    """Is told now and then where every part runs."""
+    start_timeout: float
+    """Seconds that a restarted part gets to be placed and to load its model."""
+    restarts: Counter[str] = field(default_factory=Counter)
+    """Restarts that succeeded, by kind of role."""
+    _tries: Counter[str] = field(default_factory=Counter)
+    _locks: dict[str, asyncio.Lock] = field(default_factory=dict)
+
+    async def persist(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do ``work``, and again after every death that can be mended."""
+        while True:
+            try:
+                return await work()
+            except RoleDied as death:
+                await self.revive(death)
+
+    async def revive(self, death: RoleDied) -> None:
+        """Bring the dead role back, with the weights that its kind holds now.
+
+        Returns at once where somebody else has done so, or where the run goes on without it.
+        Raises ``death`` for a learner or queue, and RoleError when the role does not come back
+        and cannot be done without.
+        """
+        if death.role.startswith(("learner", "queue")):
+            raise death
+        async with self._locks.setdefault(death.role, asyncio.Lock()):
+            role = next((r for r in self.roles.engines() if r.name == death.role), None)
+            if role is None or role.life > death.life:
+                return
+            try:
+                await self.bring_back(role.name, death, lambda: self._start(role))
+            except RoleError as error:
+                self._do_without(role, error)
+
+    async def bring_back(
+        self, name: str, death: RoleError, start: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Call ``start`` until it succeeds, with growing waits.
+
+        Raises RoleError once the part was restarted ``max_restarts`` times in this run.
+        """
+        found = time.monotonic()
+        while True:
+            self._tries[name] += 1
+            if self._tries[name] > self.config.max_restarts:
+                raise RoleError(
+                    f"{death} It was restarted {self.config.max_restarts} times, as often as "
+                    "supervision.max_restarts allows"
+                ) from None
+            wait = self.config.backoff_seconds * 2 ** (self._tries[name] - 1)
+            self.announce(f"{death}. Restarting it (try {self._tries[name]})")
+            await asyncio.sleep(min(wait, LONGEST_BACKOFF_SECONDS))
+            try:
+                await start()
+            except RoleError as error:
+                death = error
+                continue
+            kind = name.split("-", maxsplit=1)[0]
+            self.restarts[kind] += 1
+            self.hub.set("restarts", self.restarts[kind], role=kind)
+            self.ledger.restarted(name, str(death), seconds=time.monotonic() - found)
+            return
+
+    async def watch(self) -> None:
+        """Ask after every part until cancelled; kill what does not answer, for others to mend."""
+        while True:
+            await asyncio.gather(*(self._ask(role) for role in self.roles.all()))
+            self.report({role.name: role.process for role in self.roles.all()})
+            await asyncio.sleep(self.config.health_every_seconds)
+
+    async def _ask(self, role: Role) -> None:
+        life = role.life
+        if await role.is_alive(self.config.health_timeout_seconds) or role.life != life:
+            return
+        if not self._locks.setdefault(role.name, asyncio.Lock()).locked():
+            role.kill()
+
+    async def _start(self, role: Role) -> None:
+        role.restart()
+        await role.call("build", timeout=self.start_timeout)
+        await role.call("warm_up", timeout=self.start_timeout)
+        if role in self.roles.samplers:
+            await self.sync.give(role)
+
+    def _do_without(self, role: Role, error: RoleError) -> None:
+        """Go on with the other samplers, if they are enough; else raise ``error``."""
+        samplers = self.roles.samplers
+        if role not in samplers or len(samplers) <= self.config.min_samplers:
+            raise error
+        samplers.remove(role)
+        role.kill()
+        self.announce(f"{error}; going on with {len(samplers)} of the samplers")

@@ -1,0 +1,36 @@
+"""Collects one line a fault, and prints the table at the end."""
+
+import pytest
+
+from tests.faults.faulty_run import Outcome
+
+_OUTCOMES = pytest.StashKey[list[Outcome]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_OUTCOMES] = []
+
+
+@pytest.fixture
+def report(pytestconfig: pytest.Config):
+    """Take one outcome for the table; a loss, or an effect applied twice, fails the test."""
+
+    def add(outcome: Outcome) -> None:
+        pytestconfig.stash[_OUTCOMES].append(outcome)
+        assert (outcome.lost, outcome.twice) == (0, 0), outcome
+
+    return add
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    outcomes = config.stash[_OUTCOMES]
+    if not outcomes:
+        return
+    terminalreporter.section("faults")
+    row = "{:<44} {:<44} {:>12} {:>5} {:>6}"
+    terminalreporter.line(row.format("fault", "injected by", "recovered, s", "lost", "twice"))
+    for fault, injected, seconds, lost, twice in outcomes:
+        shown = "-" if seconds is None else f"{seconds:.1f}"
+        terminalreporter.line(row.format(fault, injected, shown, lost, twice))
