@@ -116,7 +116,8 @@ class RayRole(Role):
     async def is_alive(self, timeout: float) -> bool:
         """See ``Role.is_alive``."""
         try:
-            self.process = await asyncio.wait_for(self._actor.identity.remote(), timeout)
+            async with asyncio.timeout(timeout):
+                self.process = await self._actor.identity.remote()
         except (TimeoutError, RayError):
             return False
         return True

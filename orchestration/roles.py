@@ -70,7 +70,9 @@ class Role(ABC):
         """Wait for a reference that ``submit`` gave; raises as ``call`` does."""
         limit = timeout or self._timeout
         try:
-            return await asyncio.wait_for(reference, limit)
+            # Not wait_for: Python 3.11's forgets a cancellation that comes with the answer.
+            async with asyncio.timeout(limit):
+                return await reference
         except TimeoutError:
             raise RoleError(f"{self.name} gave no answer in {limit:.0f} s") from None
 

@@ -5,6 +5,7 @@ without models; and what is left of it when it is killed.
 import asyncio
 import io
 import shutil
+from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -109,7 +110,7 @@ class SmallRun:
         self.patch.setattr(session, "start_roles", self._start_roles)
         self.patch.setattr(session, "facts_of", _facts)
         try:
-            asyncio.run(asyncio.wait_for(self._run(), 4))
+            asyncio.run(_in_time(self._session()))
         except BaseException:
             if not left.exists():
                 raise
@@ -124,7 +125,7 @@ class SmallRun:
         with safe_open(self.folder / "student" / "model.safetensors", framework="numpy") as file:
             return file.get_tensor("digest").tobytes().decode(), file.metadata()["learned"].split()
 
-    async def _run(self) -> None:
+    async def _session(self) -> None:
         """Do what ``orchestration.job`` does."""
         config, announce = self.config, lambda text: self.said.write(text + "\n")
         origin = find_origin(config, run_path(config), announce)
@@ -164,6 +165,11 @@ class SmallRun:
     def _role(self, name: str, build: Any) -> LocalRole:
         kind = MortalRole if self.roles_die_alone else LocalRole
         return kind(name, build, thread=_thread(name), timeout=10)
+
+
+async def _in_time(work: Coroutine[Any, Any, None]) -> None:
+    async with asyncio.timeout(20):
+        await work
 
 
 class _Tokenizer:
