@@ -7,6 +7,7 @@ exit code is tested here for recipes, and for the rest in ``test_bad_input.py``.
 
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ from configs.errors import ConfigError, DataError, DpkdError
 from configs.load import load
 from configs.run import RunConfig
 from orchestration.inputs import open_prompts, open_tokenizer, with_data
+from orchestration.resume import find_origin
 from orchestration.run import main
 from tests.actors.openai_stub import Answer, OpenAiStub, Request
 from tests.orchestration import malformed_answers as answers
+from tests.orchestration import malformed_checkpoints as checkpoints
 from tests.orchestration import malformed_configs as configs
 from tests.orchestration import malformed_data as data
 from tests.orchestration import malformed_models as models
@@ -35,7 +38,7 @@ def assert_says(message: str, expected: str, **places: object) -> None:
     assert re.fullmatch(pattern, message), f"{message!r} is not {expected!r}"
 
 
-def each(cases: list[Any]) -> pytest.MarkDecorator:
+def each(cases: Sequence[Any]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("case", cases, ids=lambda case: case.what)
 
 
@@ -223,3 +226,32 @@ def test_a_served_log_probability_that_is_no_number_is_kept_for_the_queue_to_dro
 
 
 # Checkpoints
+
+
+@each(checkpoints.DAMAGES)
+def test_a_malformed_checkpoint(case: checkpoints.Damage, tmp_path: Path) -> None:
+    config, path = checkpoints.run_with_a_checkpoint(tmp_path)
+    said: list[str] = []
+    assert find_origin(config, tmp_path / "run", said.append) is not None
+    case.do(path)
+    with pytest.raises(DataError, match=r"none of the 1 checkpoints in .* is sound; restore one"):
+        find_origin(config, tmp_path / "run", said.append)
+    (message,) = said
+    assert message.startswith(f"checkpoint {path}")
+    assert case.said in message
+    assert message.endswith("; trying the one before")
+
+
+def test_a_ledger_that_is_not_the_checkpoint_s(tmp_path: Path) -> None:
+    config, _ = checkpoints.run_with_a_checkpoint(tmp_path)
+    ledger = tmp_path / "run" / "events.jsonl"
+    ledger.write_bytes(ledger.read_bytes().replace(b"0/0/0", b"0/1/0"))
+    with pytest.raises(DataError, match=r"events\.jsonl does not begin as it did at checkpoint"):
+        find_origin(config, tmp_path / "run", print)
+
+
+def test_a_path_without_a_checkpoint(tmp_path: Path) -> None:
+    config, _ = checkpoints.run_with_a_checkpoint(tmp_path)
+    elsewhere = config.model_copy(update={"resume": str(tmp_path / "nowhere")})
+    with pytest.raises(ConfigError, match="nowhere: no checkpoint there; give a checkpoint"):
+        find_origin(elsewhere, tmp_path / "run", print)
