@@ -79,12 +79,14 @@ def failpoint(point: str, detail: object = "") -> Action | None:
     ``point`` is a key of ``POINTS``. With a ``detail``, only faults that name it are meant, behind
     a second dot, such as a uid in ``sampler.generate.0/7/0``.
     """
-    for fault in _ARMED:
-        if fault.point == (f"{point}.{detail}" if detail else point) and _is_here(fault.role):
-            fault.visits += 1
-            if fault.nth in (None, fault.visits):
-                return _act(fault)
-    return None
+    if not _ARMED:
+        return None
+    name = f"{point}.{detail}" if detail else point
+    visited = [fault for fault in _ARMED if fault.point == name and _is_here(fault.role)]
+    for fault in visited:
+        fault.visits += 1
+    due = next((fault for fault in visited if fault.nth in (None, fault.visits)), None)
+    return _act(due) if due else None
 
 
 def is_armed() -> bool:

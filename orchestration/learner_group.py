@@ -16,9 +16,13 @@ class LearnerGroup:
         """Optimizer steps made: the weight version of the learner."""
 
     async def start(self, timeout: float) -> None:
-        """Bring up torch.distributed and DeepSpeed on every rank, within ``timeout`` seconds."""
+        """Bring up torch.distributed and DeepSpeed on every rank, within ``timeout`` seconds.
+
+        The ranks, built anew perhaps, hold the initial student then.
+        """
         address, port = await self.ranks[0].call("rendezvous")
         await self._all("start", address, port, timeout=timeout)
+        self.step = 0
 
     async def learn(self, batch: Any) -> Mapping[str, float]:
         """Make one optimizer step on ``batch`` (tuples, or a reference to them).

@@ -1,6 +1,7 @@
 """Takes back what a run wrote about steps that a resume undoes."""
 
 import json
+import math
 from pathlib import Path
 
 from orchestration.prompt_scores import SCORES_NAME
@@ -30,6 +31,6 @@ def _cut(path: Path, step: int) -> None:
 
 def _step_of(line: bytes) -> float:
     try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError):
-        return float("inf")  # no line of ours: whatever follows is not to be trusted
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf  # no line of ours: whatever follows is not to be trusted

@@ -1,10 +1,13 @@
 """One run a folder: a lock that says who holds it, and is seen to be stale when they are gone."""
 
+import contextlib
+import fcntl
 import json
 import os
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -61,18 +64,20 @@ class RunLock:
 
     def _take(self) -> None:
         """Create the file, or put a dead holder's out of the way first."""
-        for _ in range(2):
+        with _alone_in(self.path.parent):
+            if self.path.exists():
+                self._refuse_if_alive()
+                self.path.unlink(missing_ok=True)
             draft = self.path.with_name(f"{self.path.name}.{os.getpid()}")
             draft.write_text(json.dumps(_own_identity()) + "\n")
             try:
                 os.link(draft, self.path)  # whole, and only where there is none
-                return
             except FileExistsError:
-                self._refuse_if_alive()
-                self.path.unlink(missing_ok=True)
+                raise ConfigError(
+                    f"{self._folder} was taken by another run just now; set name=ANOTHER"
+                ) from None
             finally:
                 draft.unlink()
-        raise ConfigError(f"{self._folder} was taken by another run just now; set name=ANOTHER")
 
     def _refuse_if_alive(self) -> None:
         try:
@@ -92,6 +97,18 @@ class RunLock:
                 os.utime(self.path)
             except OSError:
                 continue  # the disk will be heard of elsewhere
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Let one process of this machine at a time judge and replace the locks in ``folder``."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a network's file system may know no locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _own_identity() -> dict[str, Any]:

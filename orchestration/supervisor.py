@@ -80,7 +80,7 @@ class Supervisor:
             self._tries[name] += 1
             if self._tries[name] > self.config.max_restarts:
                 raise RoleError(
-                    f"{death} It was restarted {self.config.max_restarts} times, as often as "
+                    f"{death}. It was restarted {self.config.max_restarts} times, as often as "
                     "supervision.max_restarts allows"
                 ) from None
             wait = self.config.backoff_seconds * 2 ** (self._tries[name] - 1)

@@ -1,8 +1,16 @@
 """Builders that several tests share: small wire values, made from what a test cares about."""
 
+from typing import Any
+
 import numpy as np
 
+from configs.run import RunConfig
 from configs.wire import PreferenceTuple, Prompt, Response, Trajectory, Uid
+
+
+def run_config(**sections: Any) -> RunConfig:
+    models = {"student": {"model": "s"}, "teacher": {"model": "t"}}
+    return RunConfig.model_validate(models | sections)
 
 
 def ids(*values: int) -> np.ndarray:

@@ -3,10 +3,12 @@ without models; and what is left of it when it is killed.
 """
 
 import asyncio
+import contextlib
 import io
 import shutil
-from collections.abc import Coroutine
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -30,6 +32,7 @@ from orchestration.resume import find_origin
 from orchestration.roles import RoleDied
 from orchestration.run_folder import RunFolder, run_path
 from orchestration.session import Inputs, Session, Surroundings
+from tests.builders import run_config
 from tests.orchestration.chain_parts import ChainLearner, ChainSampler, ChainTeacher
 from tests.orchestration.fake_parts import FakePrompts
 
@@ -59,6 +62,10 @@ class MortalRole(LocalRole):
         work.add_done_callback(lambda done: done.cancelled() or done.exception())
         raise RoleDied(f"{self.name} died", role=self.name, life=life)
 
+    async def stop(self) -> None:
+        with contextlib.suppress(RoleDied):
+            await super().stop()
+
     def kill(self) -> None:
         assert self._ended
         self._ended.set()
@@ -79,12 +86,12 @@ class SmallRun:
     """Whether a kill in a part is that part's death, or that of the one process of them all."""
     said: io.StringIO = field(default_factory=io.StringIO)
     deaths: int = 0
+    _loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def config(self) -> RunConfig:
         sections = {
             "student": {"model": "s", "batch_size": 4},
-            "teacher": {"model": "t"},
             "learner": {"steps": 12, "batch_size": 2},
             "evaluation": {"generate": False},
             "checkpoint": {"every": 2},
@@ -92,7 +99,7 @@ class SmallRun:
             "output": str(self.root),
             "resume": "auto",
         }
-        return RunConfig.model_validate(sections | self.settings)
+        return run_config(**(sections | self.settings))
 
     @property
     def folder(self) -> Path:
@@ -127,13 +134,15 @@ class SmallRun:
 
     async def _session(self) -> None:
         """Do what ``orchestration.job`` does."""
-        config, announce = self.config, lambda text: self.said.write(text + "\n")
+        self._loop = asyncio.get_running_loop()
+        config, progress = self.config, Progress(self.said)
+        announce = progress.announce
         origin = find_origin(config, run_path(config), announce)
         folder = RunFolder(config, continues=bool(origin and origin.same_run))
         around = Surroundings(
             launcher=None,  # type: ignore[arg-type]
             hub=_hub(),
-            progress=Progress(self.said),
+            progress=progress,
             stop=StopRequest(announce),
         )
         inputs = Inputs(
@@ -146,9 +155,23 @@ class SmallRun:
 
     def _die(self, left: Path) -> None:
         self.deaths += 1
-        if not self.roles_die_alone and not left.exists():
-            shutil.copytree(self.root, left)
+        if not self.roles_die_alone:
+            self._in_loop(partial(self._keep_disk, left))
         raise Killed
+
+    def _keep_disk(self, left: Path) -> None:
+        if not left.exists():
+            shutil.copytree(self.root, left)
+
+    def _in_loop(self, work: Callable[[], None]) -> None:
+        """Do ``work`` in the loop's thread, which writes all but the learner's drafts."""
+        assert self._loop
+        if threading.current_thread() is threading.main_thread():
+            work()
+        else:
+            done: Future[None] = Future()
+            self._loop.call_soon_threadsafe(lambda: done.set_result(work()))
+            done.result(10)
 
     async def _start_roles(self, config: RunConfig, *_: object) -> Roles:
         replay = config.replay.model_copy(update={"max_policy_lag": config.lag_bound})

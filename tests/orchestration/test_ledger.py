@@ -11,7 +11,7 @@ from configs.errors import DataError
 from configs.replay import DropReason
 from configs.wire import Uid
 from orchestration.account import Account, Balance, parse_uid
-from orchestration.ledger import Ledger, read_events, read_ledger
+from orchestration.ledger import Ledger, consumed_after, is_sealed, read_events, read_ledger
 
 
 def uids(*ordinals: int) -> list[Uid]:
@@ -162,3 +162,121 @@ def test_an_account_that_loses_a_uid_fails_its_check() -> None:
     account._in_flight.clear()
     with pytest.raises(AssertionError):
         account.balance().check()
+
+
+def test_a_mark_seals_what_is_written_so_far_and_stays_true_as_the_ledger_grows(tmp_path) -> None:
+    path = tmp_path / "events.jsonl"
+    book = ledger(path)
+    book.issued(uids(0, 1, 2))
+    book.consumed(1, uids(0))
+    mark = book.mark()
+    assert mark["seal"]["bytes"] == path.stat().st_size
+    assert mark["account"] == {
+        "consumed": [[0, 0, 0, 1]],
+        "dropped": {},
+        "in_flight": ["0/1/0", "0/2/0"],
+    }
+    book.consumed(2, uids(1, 2))
+    book.close()
+    assert is_sealed(path, mark["seal"])
+
+
+def test_a_mark_of_a_reopened_ledger_seals_the_whole_file(tmp_path) -> None:
+    path = tmp_path / "events.jsonl"
+    with ledger(path) as book:
+        book.issued(uids(0, 1))
+        before = book.mark()["seal"]
+    with path.open("a") as file:
+        file.write('{"event":"torn')
+    book = ledger(path)
+    assert book.mark()["seal"] == before
+    book.consumed(1, uids(0))
+    seal = book.mark()["seal"]
+    assert seal["bytes"] == path.stat().st_size > before["bytes"]
+    book.close()
+    assert is_sealed(path, seal) and is_sealed(path, before)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda content: content.replace(b"0/1/0", b"0/7/0"),
+        lambda content: content[:-1],
+        lambda content: b" " + content,
+        lambda content: b"",
+    ],
+    ids=["a changed uid", "a byte less", "a byte more in front", "nothing"],
+)
+def test_a_seal_is_broken_by_any_change_of_what_it_seals(tmp_path, spoil) -> None:
+    path = tmp_path / "events.jsonl"
+    with ledger(path) as book:
+        book.issued(uids(0, 1, 2))
+        seal = book.mark()["seal"]
+    path.write_bytes(spoil(path.read_bytes()))
+    assert not is_sealed(path, seal)
+    path.unlink()
+    assert not is_sealed(path, seal)
+
+
+def test_a_roll_back_puts_in_flight_what_later_steps_consumed(tmp_path) -> None:
+    path = tmp_path / "events.jsonl"
+    with ledger(path) as book:
+        book.issued(uids(0, 1, 2, 3, 4))
+        book.consumed(1, uids(0))
+        book.consumed(2, uids(2, 1))
+        book.dropped("poison", uids(4))
+        book.consumed(3, uids(3))
+        book.roll_back(1)
+        assert book.in_flight == uids(1, 2, 3)
+        assert book.last_issued == Uid(0, 4, 0)
+    assert list(read_events(path))[-1] == {
+        "event": "rolled_back",
+        "time": 1.5,
+        "step": 1,
+        "uids": ["0/1/0", "0/2/0", "0/3/0"],
+    }
+    assert read_ledger(path) == Balance(issued=5, consumed=1, in_flight=3, dropped={"poison": 1})
+
+
+def test_what_was_undone_once_is_not_undone_again(tmp_path) -> None:
+    path = tmp_path / "events.jsonl"
+    book = ledger(path)
+    book.issued(uids(0, 1, 2))
+    book.consumed(1, uids(0))
+    book.consumed(2, uids(1))
+    book.roll_back(1)
+    book.consumed(2, uids(2))
+    assert consumed_after(path, 1) == uids(2)
+    assert consumed_after(path, 0) == uids(0, 2)
+    assert consumed_after(path, 2) == []
+    book.roll_back(0)
+    assert book.in_flight == uids(0, 1, 2)
+    book.roll_back(0)
+    book.check()
+    book.close()
+
+
+def test_a_carried_account_is_gone_on_from(tmp_path) -> None:
+    with ledger(tmp_path / "old.jsonl") as book:
+        book.issued(uids(0, 1, 2))
+        book.consumed(1, uids(0))
+        book.dropped("stale", uids(1))
+        account = book.mark()["account"]
+    path = tmp_path / "events.jsonl"
+    with ledger(path) as book:
+        book.carried(account, origin="old")
+        assert (book.in_flight, book.last_issued) == (uids(2), Uid(0, 2, 0))
+        book.reissued(uids(2))
+        book.consumed(2, uids(2))
+    assert read_ledger(path) == Balance(issued=3, consumed=2, in_flight=0, dropped={"stale": 1})
+
+
+def test_what_is_not_about_uids_leaves_the_balance_alone(tmp_path) -> None:
+    path = tmp_path / "events.jsonl"
+    with ledger(path) as book:
+        book.issued(uids(0))
+        book.checkpointed(4)
+        book.restarted("sampler-0", "it died", seconds=1.5)
+        assert book.balance() == Balance(issued=1, consumed=0, in_flight=1, dropped={})
+    kinds = [event["event"] for event in read_events(path)]
+    assert kinds == ["issued", "checkpointed", "restarted"]

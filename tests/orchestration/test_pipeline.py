@@ -4,16 +4,19 @@ import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from configs.errors import NonFiniteError, WeightSyncError
 from configs.run import RunConfig
+from configs.wire import Prompt, Trajectory, Uid
 from orchestration.learner_group import LearnerGroup
 from orchestration.ledger import Ledger, read_events
 from orchestration.local import LocalRole
 from orchestration.pipeline import Parts, Pipeline
 from orchestration.replay import ReplayQueue
+from orchestration.roles import RoleDied
 from orchestration.slots import Slots
 from orchestration.weight_sync import WeightSync
 from tests.orchestration.fake_parts import (
@@ -41,13 +44,19 @@ class Rig:
         learner: FakeLearner | None = None,
         teacher: FakeTeacher | None = None,
         second_teacher: FakeTeacher | None = None,
+        queue: type[ReplayQueue] = ReplayQueue,
+        max_skipped: int = 3,
         **sections: object,
     ) -> None:
         self.config = RunConfig.model_validate(
             {
                 "student": {"model": "s", "batch_size": 4},
                 "teacher": {"model": "t"},
-                "learner": {"steps": steps, "batch_size": 4},
+                "learner": {
+                    "steps": steps,
+                    "batch_size": 4,
+                    "max_nonfinite_steps": max_skipped,
+                },
                 "replay": {"max_policy_lag": lag, "max_dropped": 3},
                 **sections,
             }
@@ -57,8 +66,10 @@ class Rig:
         self.teacher = teacher or FakeTeacher()
         self.teachers = [self.teacher, *([second_teacher] if second_teacher else [])]
         self.learner = learner or FakeLearner()
+        self.queue = queue
         self.recorder = FakeRecorder()
-        self.ledger = Ledger(folder / "events.jsonl")
+        self.path = folder / "events.jsonl"
+        self.ledger = Ledger(self.path)
         self.supervisor = FakeSupervisor()
         self.start = 0
         self.kept: list[int] = []
@@ -70,13 +81,17 @@ class Rig:
         roles = [_role(f"sampler-{i}", part) for i, part in enumerate(self.samplers)]
         teachers = [_role(f"teacher-{i}", part) for i, part in enumerate(self.teachers)]
         queue = _role("queue", self._queue())
+        prompts = FakePrompts()
+        if self.ledger.last_issued:
+            prompts.seek_behind(self.ledger.last_issued)
         offline, reference = _role("offline-0", self.offline), _role("reference-0", FakeReference())
         group = LearnerGroup([_role("learner-0", self.learner)])
+        group.step = self.start
         every = [*roles, *teachers, queue, offline, reference, *group.ranks]
         await asyncio.gather(*(role.call("build") for role in every))
         sync = WeightSync(group, roles)
         parts = Parts(
-            prompts=FakePrompts(),  # type: ignore[arg-type]
+            prompts=prompts,  # type: ignore[arg-type]
             samplers=roles,
             teachers=teachers,
             offline=offline,
@@ -108,7 +123,15 @@ class Rig:
 
     def _queue(self) -> ReplayQueue:
         bound = {"max_policy_lag": self.config.lag_bound}
-        return ReplayQueue(self.config.replay.model_copy(update=bound))
+        return self.queue(self.config.replay.model_copy(update=bound))
+
+    def learned(self) -> list[list[int]]:
+        """Ordinals by batch."""
+        return [[pair.uid.ordinal for pair in batch] for batch in self.learner.batches]
+
+    def noted(self, kind: str) -> list[list[str]]:
+        """Uids by event of one kind."""
+        return [e["uids"] for e in read_events(self.path) if e["event"] == kind]
 
     async def _keep(self, step: int) -> None:
         self.kept.append(step)
@@ -284,6 +307,184 @@ def test_tuples_pass_the_reference_where_the_objective_asks_it(tmp_path):
     asyncio.run(rig.run())
     drawn = [pair.student_response for batch in rig.learner.batches for pair in batch]
     assert {response.score for response in drawn if response} == {0.25}
+
+
+def test_what_was_in_flight_when_a_run_ended_is_issued_again_first(tmp_path):
+    rig = Rig(tmp_path, steps=5)
+    rig.ledger.issued([Uid(0, ordinal, 0) for ordinal in range(8)])
+    rig.ledger.consumed(1, [Uid(0, ordinal, 0) for ordinal in (0, 1, 2, 5)])
+    rig.start = rig.learner.step = 1
+    asyncio.run(rig.run())
+    assert rig.learned() == [[3, 4, 6, 7], [8, 9, 10, 11], [12, 13, 14, 15], [16, 17, 18, 19]]
+    assert rig.noted("reissued") == [["0/3/0", "0/4/0", "0/6/0", "0/7/0"]]
+    assert rig.recorder.steps == [2, 3, 4, 5]
+    balance = rig.ledger.balance()
+    assert (balance.issued, balance.consumed, balance.in_flight) == (20, 20, 0)
+
+
+def test_more_that_is_unfinished_than_a_call_takes_comes_in_its_order(tmp_path):
+    rig = Rig(tmp_path, steps=2)
+    rig.ledger.issued([Uid(0, ordinal, 0) for ordinal in range(6)])
+    asyncio.run(rig.run())
+    assert rig.learned() == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert rig.noted("reissued") == [["0/0/0", "0/1/0", "0/2/0", "0/3/0"], ["0/4/0", "0/5/0"]]
+
+
+def test_checkpoints_are_asked_for_where_they_are_due_and_not_at_the_last_step(tmp_path):
+    rig = Rig(tmp_path, steps=6, checkpoint={"every": 2})
+    asyncio.run(rig.run())
+    assert rig.kept == [2, 4]
+
+
+def test_checkpoints_come_with_the_snapshots_that_draw(tmp_path):
+    rig = Rig(
+        tmp_path,
+        steps=9,
+        checkpoint={"every": 2},
+        negatives={"type": "snapshot", "every": 3},
+    )
+    asyncio.run(rig.run())
+    assert rig.kept == [3, 6]
+
+
+class SpoiledLearner(FakeLearner):
+    """Refuses the batches whose numbers, from 1, are given: their loss is none."""
+
+    def __init__(self, *spoiled: int) -> None:
+        super().__init__()
+        self.spoiled = spoiled
+
+    def optim_step(self) -> dict[str, float]:
+        if len(self.batches) in self.spoiled:
+            raise NonFiniteError("the loss became NaN")
+        return super().optim_step()
+
+
+def test_a_step_without_a_number_is_skipped_and_others_learn_in_its_place(tmp_path):
+    rig = Rig(tmp_path, steps=3, learner=SpoiledLearner(2), replay={"max_dropped": 4})
+    asyncio.run(rig.run())
+    assert rig.learned() == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11], [12, 13, 14, 15]]
+    assert (rig.learner.step, rig.learner.discarded) == (3, 1)
+    assert rig.samplers[0].pushes == [0, 1, 2, 3], "weights were pushed after no step"
+    assert (rig.recorder.steps, rig.recorder.skips) == ([1, 2, 3], [(1, 4)])
+    balance = rig.ledger.balance()
+    assert (balance.issued, balance.consumed, balance.dropped) == (16, 12, {"nonfinite": 4})
+    assert rig.noted("dropped") == [["0/4/0", "0/5/0", "0/6/0", "0/7/0"]]
+
+
+def test_skipped_steps_in_a_row_end_the_run(tmp_path):
+    rig = Rig(
+        tmp_path,
+        steps=9,
+        learner=SpoiledLearner(2, 3, 4),
+        max_skipped=2,
+        replay={"max_dropped": 99},
+    )
+    with pytest.raises(ExceptionGroup) as caught:
+        asyncio.run(rig.run())
+    assert isinstance(caught.value.exceptions[0], NonFiniteError)
+    assert (rig.learner.step, rig.learner.discarded) == (1, 3)
+    assert rig.recorder.skips == [(1, 4), (1, 4), (1, 4)]
+
+
+def test_skipped_steps_that_are_not_in_a_row_do_not_add_up(tmp_path):
+    learner = SpoiledLearner(2, 4, 6)
+    rig = Rig(tmp_path, steps=4, learner=learner, max_skipped=1, replay={"max_dropped": 99})
+    asyncio.run(rig.run())
+    assert rig.learner.step == 4
+
+
+class DyingSampler(FakeSampler):
+    """Dies over certain prompts, so many times each."""
+
+    def __init__(self, deaths: dict[int, int]) -> None:
+        super().__init__()
+        self.deaths = deaths
+        self.asked: list[list[int]] = []
+
+    def generate(self, prompts: list[Prompt], sampling: Any = None) -> list[Trajectory]:
+        ordinals = [prompt.uid.ordinal for prompt in prompts]
+        self.asked.append(ordinals)
+        for ordinal in ordinals:
+            if self.deaths.get(ordinal, 0):
+                self.deaths[ordinal] -= 1
+                raise RoleDied("sampler-0 died", role="sampler-0", life=0)
+        return super().generate(prompts, sampling)
+
+
+def test_whoever_waited_for_a_part_that_died_asks_again(tmp_path):
+    sampler = DyingSampler({5: 1})
+    rig = Rig(tmp_path, steps=3, samplers=[sampler])
+    rig.supervisor.mend = lambda death: None
+    asyncio.run(rig.run())
+    assert rig.supervisor.deaths == ["sampler-0"]
+    assert sampler.asked[1:3] == [[4, 5, 6, 7], [4, 5, 6, 7]]
+    assert rig.learned() == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+    balance = rig.ledger.balance()
+    assert (balance.issued, balance.consumed, balance.in_flight) == (12, 12, 0)
+
+
+def test_a_prompt_that_kills_again_and_again_is_found_and_given_up(tmp_path):
+    sampler = DyingSampler({5: 99})
+    rig = Rig(tmp_path, steps=3, samplers=[sampler])
+    rig.supervisor.mend = lambda death: None
+    asyncio.run(rig.run())
+    assert sampler.asked[1:8] == [[4, 5, 6, 7], [4, 5, 6, 7], [4], [5], [6], [7], [8]]
+    assert rig.learned() == [[0, 1, 2, 3], [4, 6, 7, 8], [9, 10, 11, 12]]
+    assert rig.noted("dropped") == [["0/5/0"]]
+    assert rig.ledger.balance().dropped == {"poison": 1}
+
+
+def test_a_death_that_cannot_be_mended_ends_the_loops(tmp_path):
+    rig = Rig(tmp_path, steps=3, samplers=[DyingSampler({5: 1})])
+    with pytest.raises(ExceptionGroup) as caught:
+        asyncio.run(rig.run())
+    assert isinstance(caught.value.exceptions[0], RoleDied)
+    assert rig.ledger.in_flight == [Uid(0, ordinal, 0) for ordinal in (4, 5, 6, 7)]
+
+
+class DyingQueue(ReplayQueue):
+    """Dies of its second ack."""
+
+    acks = 0
+
+    async def ack(self, lease_id: str, step: int) -> list[Uid]:
+        self.acks += 1
+        self._live()
+        return await super().ack(lease_id, step)
+
+    async def statistics(self) -> dict[str, int]:
+        self._live()
+        return await super().statistics()
+
+    async def lease(self, count: int, learner_version: int, timeout: float | None = None) -> Any:
+        self._live()
+        return await super().lease(count, learner_version, timeout)
+
+    def _live(self) -> None:
+        if self.acks == 2:
+            raise RoleDied("queue died", role="queue", life=0)
+
+
+def test_a_step_whose_queue_died_of_the_ack_is_booked_and_pushed_and_recorded(tmp_path):
+    rig = Rig(tmp_path, steps=5, queue=DyingQueue)
+    with pytest.raises(ExceptionGroup) as caught:
+        asyncio.run(rig.run())
+    assert isinstance(caught.value.exceptions[0], RoleDied)
+    assert rig.noted("consumed") == [
+        ["0/0/0", "0/1/0", "0/2/0", "0/3/0"],
+        ["0/4/0", "0/5/0", "0/6/0", "0/7/0"],
+    ]
+    assert rig.samplers[0].pushes == [0, 1, 2]
+    assert rig.recorder.steps == [1, 2]
+
+
+def test_a_step_whose_push_failed_is_recorded(tmp_path):
+    rig = Rig(tmp_path, steps=5, samplers=[DeafSampler()])
+    with pytest.raises(ExceptionGroup):
+        asyncio.run(rig.run())
+    assert rig.noted("consumed") == [["0/0/0", "0/1/0", "0/2/0", "0/3/0"]]
+    assert rig.recorder.steps == [1]
 
 
 def test_slots_close_when_enough_is_learned():

@@ -1,0 +1,150 @@
+"""One run a folder: who is refused, and which locks are stale."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from configs.errors import ConfigError
+from orchestration import run_lock
+from orchestration.run_lock import RunLock
+
+
+def held_by(folder: Path, **changes: Any) -> Path:
+    """Leave the lock that a run in this very process would hold, but for ``changes``."""
+    with RunLock(folder) as lock:
+        holder = json.loads(lock.path.read_text())
+    path = folder.with_name(f".{folder.name}.lock")
+    path.write_text(json.dumps(holder | changes))
+    return path
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def dead_pid() -> int:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    return ended.pid
+
+
+def test_a_folder_in_use_is_refused_and_its_user_named(tmp_path):
+    with (
+        RunLock(tmp_path / "run"),
+        pytest.raises(ConfigError, match=f"process {os.getpid()} on {socket.gethostname()}"),
+    ):
+        RunLock(tmp_path / "run")
+
+
+def test_a_run_in_another_process_is_seen(tmp_path):
+    code = (
+        "import pathlib, sys; from orchestration.run_lock import RunLock\n"
+        "lock = RunLock(pathlib.Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "run")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout and other.stdout.readline() == b"held\n"
+        with pytest.raises(ConfigError, match=f"process {other.pid} on"):
+            RunLock(tmp_path / "run")
+        other.kill()
+    with RunLock(tmp_path / "run") as lock:
+        assert json.loads(lock.path.read_text())["pid"] == os.getpid()
+
+
+def test_the_lock_lies_beside_the_folder_and_goes_with_the_run(tmp_path):
+    with RunLock(tmp_path / "deep" / "run") as lock:
+        assert lock.path == tmp_path / "deep" / ".run.lock"
+        assert names(tmp_path / "deep") == [".run.lock"]
+    assert names(tmp_path / "deep") == []
+
+
+def test_it_goes_with_a_run_that_fails_too(tmp_path):
+    with pytest.raises(RuntimeError, match="broke"), RunLock(tmp_path / "run"):
+        raise RuntimeError("broke")
+    assert names(tmp_path) == []
+
+
+def test_runs_of_other_names_do_not_meet(tmp_path):
+    with RunLock(tmp_path / "a"), RunLock(tmp_path / "b"):
+        assert names(tmp_path) == [".a.lock", ".b.lock"]
+
+
+def test_the_lock_of_a_dead_process_is_taken(tmp_path):
+    held_by(tmp_path / "run", pid=dead_pid())
+    with RunLock(tmp_path / "run") as lock:
+        assert json.loads(lock.path.read_text())["pid"] == os.getpid()
+
+
+def test_a_pid_that_was_given_to_another_process_since_is_not_the_holder(tmp_path):
+    held_by(tmp_path / "run", born=1.0)
+    RunLock(tmp_path / "run").__exit__()
+
+
+def test_a_lock_from_before_the_machine_was_started_anew_is_taken(tmp_path):
+    held_by(tmp_path / "run", boot="another")
+    RunLock(tmp_path / "run").__exit__()
+
+
+def test_a_holder_on_another_machine_is_believed_while_it_beats(tmp_path):
+    path = held_by(tmp_path / "run", host="elsewhere", pid=1234)
+    with pytest.raises(ConfigError, match="process 1234 on elsewhere"):
+        RunLock(tmp_path / "run")
+    silent = time.time() - run_lock.SILENCE_SECONDS - 1
+    os.utime(path, (silent, silent))
+    RunLock(tmp_path / "run").__exit__()
+
+
+def test_a_holder_beats(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_lock, "BEAT_SECONDS", 0.01)
+    with RunLock(tmp_path / "run") as lock:
+        os.utime(lock.path, (1.0, 1.0))
+        deadline = time.monotonic() + 5
+        while lock.path.stat().st_mtime == 1.0 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert lock.path.stat().st_mtime > 1.0
+
+
+def test_a_torn_lock_is_taken(tmp_path):
+    (tmp_path / ".run.lock").write_text('{"pid": 1')
+    RunLock(tmp_path / "run").__exit__()
+
+
+def test_of_many_that_find_a_stale_lock_at_once_one_takes_it(tmp_path, monkeypatch):
+    judge = RunLock._refuse_if_alive
+
+    def judge_slowly(self: RunLock) -> None:
+        judge(self)
+        time.sleep(0.02)
+
+    monkeypatch.setattr(RunLock, "_refuse_if_alive", judge_slowly)
+    held_by(tmp_path / "run", pid=dead_pid())
+    taken: list[RunLock] = []
+    refused: list[ConfigError] = []
+
+    def take() -> None:
+        try:
+            taken.append(RunLock(tmp_path / "run"))
+        except ConfigError as error:
+            refused.append(error)
+
+    threads = [threading.Thread(target=take) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(taken), len(refused)) == (1, 4)
+    taken[0].__exit__()
+
+
+def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="a file is in the way"):
+        RunLock(tmp_path / "file" / "run")
