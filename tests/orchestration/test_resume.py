@@ -271,6 +271,14 @@ def test_a_path_goes_on_even_where_the_other_runs_ledger_has_gone(tmp_path):
     assert origin and origin.checkpoint.state["account"]["consumed"] == [[0, 0, 1, 5]]
 
 
+def test_a_checkpoint_whose_run_folder_has_gone_is_another_runs(tmp_path):
+    story = Story(tmp_path, checkpoint={"folder": tmp_path / "kept"})
+    shutil.copytree(story.home.folder, tmp_path / "kept" / "run")
+    shutil.rmtree(story.run)
+    origin = story.origin(tmp_path / "kept" / "run" / "step-00000004")
+    assert origin and (origin.checkpoint.step, origin.same_run) == (4, False)
+
+
 def test_a_path_without_a_checkpoint_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="no checkpoint there"):
         Story(tmp_path).origin(tmp_path / "nowhere")

@@ -41,6 +41,13 @@ def test_what_is_no_line_of_ours_goes_with_all_behind_it(tmp_path, tail):
     assert steps_in(path) == [1, 2]
 
 
+def test_a_last_line_that_lacks_its_end_is_torn_though_it_can_be_read(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(lines(1, 2) + '{"step": 3}')
+    rewind_logs(tmp_path, 3)
+    assert path.read_text() == lines(1, 2)
+
+
 def test_a_log_that_is_open_goes_on_at_its_new_end(tmp_path):
     path = tmp_path / "metrics.jsonl"
     log = MetricsLog(path)
