@@ -6,6 +6,7 @@ They visit the failpoints at the places where the real parts do.
 
 import hashlib
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ from tests.orchestration.fake_parts import FakeTeacher, manifest
 class ChainLearner:
     """Links every batch to what it learned before."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds = seconds
         self.step = 0
         self.digest = _hash("initial")
         self.learned: list[str] = []
@@ -46,6 +48,7 @@ class ChainLearner:
         failpoint("learner.forward")
         assert not self._batch, "a gradient is there already"
         self._batch = tuples
+        time.sleep(self.seconds)
         failpoint("learner.gradient")
         return {"tokens": 6.0 * len(tuples), "response_length_student": 3.0}
 

@@ -223,6 +223,8 @@ class FakeRecorder:
     def __init__(self) -> None:
         self.steps: list[int] = []
         self.lags: list[int] = []
+        self.pushed: list[int | None] = []
+        """Version that was pushed after each step."""
         self.skips: list[tuple[int, int]] = []
         """Step before a skipped one, and the uses of prompts that it gave up."""
 
@@ -235,3 +237,4 @@ class FakeRecorder:
     def stepped(self, step: int, lease: Any, outcome: Any, pushed: Any, queue: Any) -> None:
         self.steps.append(step)
         self.lags += lease.lags
+        self.pushed.append(pushed and pushed.version)

@@ -84,6 +84,8 @@ class SmallRun:
     settings: dict[str, Any] = field(default_factory=dict)
     roles_die_alone: bool = False
     """Whether a kill in a part is that part's death, or that of the one process of them all."""
+    learner_seconds: float = 0.0
+    """Of a step."""
     said: io.StringIO = field(default_factory=io.StringIO)
     deaths: int = 0
     _loop: asyncio.AbstractEventLoop | None = None
@@ -175,10 +177,11 @@ class SmallRun:
 
     async def _start_roles(self, config: RunConfig, *_: object) -> Roles:
         replay = config.replay.model_copy(update={"max_policy_lag": config.lag_bound})
+        learner = partial(ChainLearner, self.learner_seconds)
         roles = Roles(
             samplers=[self._role("sampler-0", ChainSampler)],
             teachers=[self._role("teacher-0", ChainTeacher)],
-            learner=LearnerGroup([self._role("learner-0", ChainLearner)]),
+            learner=LearnerGroup([self._role("learner-0", learner)]),
             queue=self._role("queue", partial(ReplayQueue, replay)),
         )
         await asyncio.gather(*(role.call("build") for role in roles.all()))

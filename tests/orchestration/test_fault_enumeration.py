@@ -102,6 +102,16 @@ def test_with_overlap_every_use_is_learned_from_once_all_the_same(tmp_path, monk
     is_whole(run)
 
 
+@pytest.mark.parametrize("point", PARTS)
+def test_a_part_that_dies_while_a_step_is_under_way_costs_nothing(tmp_path, monkeypatch, point):
+    run = SmallRun(
+        tmp_path / "runs", monkeypatch, OVERLAPPED, roles_die_alone=True, learner_seconds=0.005
+    )
+    assert run.live(armed(point, 4))
+    assert run.deaths == 1, "the fault did not strike"
+    is_whole(run)
+
+
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("settings", [{}, OVERLAPPED], ids=["lockstep", "overlapped"])
 def test_nor_does_one_crash_after_the_other_lose_anything(

@@ -117,6 +117,7 @@ class Rig:
             await sync.push()
             await asyncio.wait_for(pipeline.run(), 20)
         finally:
+            await pipeline.settle()
             self.ledger.close()
             await asyncio.gather(*(role.stop() for role in every))
         return pipeline
@@ -475,8 +476,17 @@ def test_a_step_whose_queue_died_of_the_ack_is_booked_and_pushed_and_recorded(tm
         ["0/0/0", "0/1/0", "0/2/0", "0/3/0"],
         ["0/4/0", "0/5/0", "0/6/0", "0/7/0"],
     ]
-    assert rig.samplers[0].pushes == [0, 1, 2]
-    assert rig.recorder.steps == [1, 2]
+    assert (rig.recorder.steps, rig.recorder.pushed) == ([1, 2], [1, 2])
+
+
+def test_a_step_under_way_is_booked_whatever_ends_the_loops(tmp_path):
+    learner = FakeLearner(seconds=0.2)
+    rig = Rig(tmp_path, steps=5, lag=1, learner=learner, samplers=[FakeSampler(fails_at=3)])
+    with pytest.raises(ExceptionGroup):
+        asyncio.run(rig.run())
+    assert learner.step == 2
+    assert rig.ledger.balance().consumed == 8
+    assert (rig.recorder.steps, rig.recorder.pushed) == ([1, 2], [1, 2])
 
 
 def test_a_step_whose_push_failed_is_recorded(tmp_path):
@@ -484,7 +494,7 @@ def test_a_step_whose_push_failed_is_recorded(tmp_path):
     with pytest.raises(ExceptionGroup):
         asyncio.run(rig.run())
     assert rig.noted("consumed") == [["0/0/0", "0/1/0", "0/2/0", "0/3/0"]]
-    assert rig.recorder.steps == [1]
+    assert (rig.recorder.steps, rig.recorder.pushed) == ([1], [None])
 
 
 def test_slots_close_when_enough_is_learned():
