@@ -5,6 +5,7 @@ from typing import Protocol
 
 import numpy as np
 
+from actors.malformed import MalformedAnswerError
 from actors.scoring import Score
 
 
@@ -79,7 +80,10 @@ class EngineScorer:
         found = [_among(ids_T, *top) for ids_T, top in zip(responses, tops, strict=True)]
         unknown = [index for index, values in enumerate(found) if np.isnan(values).any()]
         if unknown:
-            again = self._engine.prompt_logprobs([sequences[index] for index in unknown])
+            try:
+                again = self._engine.prompt_logprobs([sequences[index] for index in unknown])
+            except MalformedAnswerError as error:
+                raise error.among(unknown) from None
             for index, values in zip(unknown, again, strict=True):
                 found[index] = values[-len(responses[index]) :].astype(np.float32)
         return found

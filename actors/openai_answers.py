@@ -1,6 +1,6 @@
 """What an OpenAI-compatible server's answer holds, checked: a server may answer anything.
 
-Whatever is missing, miscounted or of another type is a DependencyError that says so. A
+Whatever is missing, miscounted or of another type is a MalformedAnswerError that says so. A
 log-probability that is no number stays one: the queue drops its tuple, and counts it.
 """
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from actors.openai_errors import malformed_answer
-from configs.errors import ConfigError, DependencyError
+from configs.errors import ConfigError
 from configs.teacher import OpenAiTeacherConfig
 
 StateLogprobs = dict[int, float]
@@ -24,7 +24,7 @@ class Answer:
     """The one completion that was asked for."""
 
     def __init__(self, body: Mapping[str, Any], config: OpenAiTeacherConfig) -> None:
-        """Raise DependencyError where the body has no completion."""
+        """Raise MalformedAnswerError where the body has no completion."""
         self._config = config
         choices = body.get("choices")
         if not (isinstance(choices, list) and choices and isinstance(choices[0], dict)):
@@ -56,10 +56,7 @@ class Answer:
         """
         ids, logprobs = self._given("token_ids"), self._given("logprobs")
         if self.finish_reason not in ("stop", "length"):
-            raise DependencyError(
-                f"teacher server {self._config.base_url} ended a request with "
-                f"{self.finish_reason!r}; read its log"
-            )
+            raise malformed_answer(self._config, f"it ended with {self.finish_reason!r}")
         try:
             ids_T = np.asarray(ids)
             logprobs_T = np.asarray(logprobs["token_logprobs"], np.float32)

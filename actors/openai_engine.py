@@ -9,6 +9,7 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ class OpenAiEngine:
         del seed
         # Tokenizers are not safe between threads, and this one is the whole run's.
         self._tokenizer = tokenizer = deepcopy(tokenizer)
+        self._reading = Lock()
         self._config = config
         self._server = OpenAiServer(config)
         declared = describe(self._server, config)["max_model_len"]
@@ -69,7 +71,8 @@ class OpenAiEngine:
 
         With ids, ``behaviour_logprobs_T`` holds the server's raw log-probabilities and a
         response ends as ``VllmEngine.generate``'s does; with text it is None. Raises DataError
-        for a prompt that leaves no room in the context.
+        for a prompt that leaves no room in the context, and MalformedAnswerError, which says to
+        which prompts, when the server's answers cannot be used.
         """
         for index, ids in enumerate(prompts):
             if not 1 <= len(ids) < self.context:
@@ -81,8 +84,13 @@ class OpenAiEngine:
             self._format.request(ids, seed, sampling)
             for ids, seed in zip(prompts, seeds, strict=True)
         ]
-        answers = self._for_each(lambda body: self._server.ask(self._format.path, body), requests)
-        return [self._format.response(answer, sampling) for answer in answers]
+
+        def respond(body: dict[str, Any]) -> Response:
+            answer = self._server.ask(self._format.path, body)
+            with self._reading:
+                return self._format.response(answer, sampling)
+
+        return self._for_each(respond, requests)
 
     def prompt_logprobs(self, sequences: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Return (L-1,) float32, log p(ids[i+1] | ids[:i+1]), for each (L,) int32 sequence, L >= 2.

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from actors.malformed import MalformedAnswerError
 from configs.errors import ConfigError, DataError, DependencyError, DpkdError
 from configs.teacher import OpenAiTeacherConfig
 
@@ -33,17 +34,17 @@ def server_error(error: "OpenAIError", config: OpenAiTeacherConfig, key: str | N
     return no_openai_answer(config, _shown(str(error), key))
 
 
-def no_openai_answer(config: OpenAiTeacherConfig, what: str) -> DependencyError:
+def no_openai_answer(config: OpenAiTeacherConfig, what: str) -> MalformedAnswerError:
     """Return the error for an answer that is none of the OpenAI interface."""
-    return DependencyError(
+    return MalformedAnswerError(
         f"teacher server {config.base_url} does not answer as an OpenAI-compatible server does "
         f"({what}); check teacher.base_url, which usually ends in /v1"
     )
 
 
-def malformed_answer(config: OpenAiTeacherConfig, what: str) -> DependencyError:
+def malformed_answer(config: OpenAiTeacherConfig, what: str) -> MalformedAnswerError:
     """Return the error for a completion that holds something else than was asked for."""
-    return DependencyError(
+    return MalformedAnswerError(
         f"teacher server {config.base_url} gave an answer that cannot be used ({what}); read its "
         "log, and see that teacher.base_url, teacher.api and teacher.tokens suit it"
     )

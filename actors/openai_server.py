@@ -5,14 +5,17 @@ and 5xx are tried again, after the server's Retry-After (up to two minutes) or 0
 up to 8 s, less up to a quarter at random. Answers are plain dictionaries.
 """
 
+import itertools
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from json import JSONDecodeError
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from actors.malformed import MalformedAnswerError
 from actors.openai_errors import no_openai_answer, server_error
 from actors.rate_limit import RateLimit
 from configs.errors import ConfigError
@@ -26,6 +29,9 @@ Result = TypeVar("Result")
 
 CONNECT_SECONDS = 10.0
 """Longest wait for a connection; an answer may take ``timeout_seconds``."""
+
+MALFORMED_RETRIES = 3
+"""Further tries, at most, of a request whose answer cannot be used; after 0.5 s, doubling."""
 
 
 class OpenAiServer:
@@ -82,17 +88,23 @@ class OpenAiServer:
     def for_each(self, task: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
         """Run ``task``, which asks, for ``concurrency`` items at a time; keep their order.
 
-        An answer may be large: a task returns what is wanted of it. The first error ends it:
+        An answer may be large: a task returns what is wanted of it. A malformed answer is asked
+        for again, ``MALFORMED_RETRIES`` times at most; once all others are there,
+        MalformedAnswerError names the items that have none. Any other error ends it at once:
         what is not under way yet is never asked.
         """
         with ThreadPoolExecutor(self._config.concurrency) as pool:
-            futures = [pool.submit(task, item) for item in items]
+            futures = [pool.submit(self._try, task, item) for item in items]
             done, waiting = wait(futures, return_when=FIRST_EXCEPTION)
             for future in waiting:
                 future.cancel()
             for future in done:
                 future.result()
-        return [future.result() for future in futures]
+        results: list[Any] = [future.result() for future in futures]
+        bad = [n for n, result in enumerate(results) if isinstance(result, MalformedAnswerError)]
+        if bad:
+            raise MalformedAnswerError(str(results[bad[0]]), tuple(bad))
+        return results
 
     def was_interrupted(self) -> bool:
         """Return whether any request was tried again since this was last asked."""
@@ -103,6 +115,20 @@ class OpenAiServer:
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+
+    def _try(self, task: Callable[[Item], Result], item: Item) -> "Result | MalformedAnswerError":
+        """Run ``task`` until its answer can be used; return the last error where none can."""
+        retries = min(MALFORMED_RETRIES, self._config.max_retries)
+        for retry in itertools.count():
+            try:
+                return task(item)
+            except MalformedAnswerError as error:
+                # Another server may have taken the first one's place.
+                self._tried_again.set()
+                if retry == retries:
+                    return error
+                time.sleep(0.5 * 2**retry)
+        raise AssertionError("unreachable")
 
     def _send(self, path: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
         try:

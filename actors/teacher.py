@@ -21,6 +21,7 @@ from typing import Any, Literal
 import numpy as np
 
 from actors.judging import Place, join, places, put_back, with_likeness
+from actors.malformed import blamed_on
 from actors.scoring import Score, gives_finite
 from actors.teacher_backend import open_backend
 from actors.teacher_cache import TeacherCache, response_key
@@ -103,7 +104,8 @@ class TeacherServer:
         that makes a forward of y_t in any case, for the distribution. A value that is not
         finite stays in its place, for the queue to drop, and is not cached. Prompts of the same
         ids share one y_t, or ``config.draws`` of them. Raises DataError for a prompt that has no
-        gold response (where y_t is the data's) or does not fit the teacher.
+        gold response (where y_t is the data's) or does not fit the teacher, and TeacherFailedError
+        for those that a served teacher answers with nothing usable.
         """
         failpoint("teacher.respond")
         with self._lock:
@@ -140,8 +142,8 @@ class TeacherServer:
         ``answers`` are ``respond``'s to all prompts, or to those without a trajectory; the
         tuples come in the order of ``prompts``. One forward gives log p(y | x), the likeliest
         tokens at every state and, for a y_s, log p(. | x) with ``first_token_distribution``.
-        Values that are not finite stay, for the queue to drop. Raises DataError as ``respond``
-        does.
+        Values that are not finite stay, for the queue to drop. Raises DataError and
+        TeacherFailedError as ``respond`` does.
         """
         failpoint("teacher.judge")
         tuples = join(prompts, answers, [*drawn, *offline])
@@ -244,9 +246,10 @@ class TeacherServer:
     ) -> list[Response]:
         if not prompts:
             return []
-        responses = self._backend.engine().generate(
-            [prompt.prompt_ids_P for prompt in prompts], sampling=sampling, seeds=seeds
-        )
+        with blamed_on(prompts):
+            responses = self._backend.engine().generate(
+                [prompt.prompt_ids_P for prompt in prompts], sampling=sampling, seeds=seeds
+            )
         self._counts["generated_tokens"] += sum(len(response.ids_T) for response in responses)
         return [
             replace(
@@ -297,12 +300,13 @@ class TeacherServer:
             return []
         self._limits.check_fit(prompts, responses)
         self._counts["scored_tokens"] += sum(len(response.ids_T) for response in responses)
-        return self._backend.scorer().score(
-            [prompt.prompt_ids_P for prompt in prompts],
-            [response.ids_T for response in responses],
-            first_token=first_token,
-            top_k=top_k,
-        )
+        with blamed_on(prompts):
+            return self._backend.scorer().score(
+                [prompt.prompt_ids_P for prompt in prompts],
+                [response.ids_T for response in responses],
+                first_token=first_token,
+                top_k=top_k,
+            )
 
     def _cache_path(self, folder: Path | None) -> Path | None:
         if folder is None or not self._config.cache:

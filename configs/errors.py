@@ -1,8 +1,11 @@
 """Errors meant for the user: one sentence each that says what, where, and what to do next.
 
 Every class carries the process exit code that `python -m orchestration.run` ends with.
-They are plain `ValueError`s with one message, so they survive pickling across actors.
+They are plain `ValueError`s that take what they were made of, so they survive pickling across
+actors.
 """
+
+from typing import Any
 
 
 class DpkdError(ValueError):
@@ -21,6 +24,18 @@ class DependencyError(DpkdError):
     """Something outside is missing: a package, a resource, a model folder, a cluster."""
 
     exit_code = 3
+
+
+class TeacherFailedError(DependencyError):
+    """The teacher gives nothing usable for some prompts, however often it is asked."""
+
+    def __init__(self, message: str, uids: tuple[Any, ...]) -> None:
+        super().__init__(message, uids)
+        self.uids = uids
+        """Uses of prompts, as `configs.wire.Uid`s: the others of their batch may be asked again."""
+
+    def __str__(self) -> str:
+        return self.args[0]
 
 
 class DataError(DpkdError):

@@ -198,6 +198,19 @@ _QUEUE = (
         reduce="last",
         labels={"state": ("queued", "leased", "stale", "redrawing")},
     ),
+    _gauge(
+        "in_flight",
+        "Uses of prompts that are issued, and neither consumed nor dropped.",
+        unit="tuples",
+        reduce="last",
+    ),
+    _gauge(
+        "unaccounted",
+        "What the law of conservation leaves over: issued - consumed - dropped - in flight. "
+        "Always 0; anything else is lost, or counted twice.",
+        unit="tuples",
+        reduce="last",
+    ),
     _gauge("queue_capacity", "replay.max_tuples.", unit="tuples", reduce="last"),
     _gauge("queue", "Bytes held by the replay queue.", unit="bytes", reduce="last"),
     _gauge("queue_waiting_puts", "Producers that wait for room in the queue.", reduce="last"),
@@ -220,7 +233,7 @@ _TIME = (
 _SERVICE = (
     _counter("teacher_cache_hits", "Teacher responses read from the cache."),
     _counter("teacher_cache_misses", "Teacher responses that had to be made."),
-    _counter("teacher_errors", "Calls of the teacher that failed."),
+    _counter("teacher_errors", "Prompts to which the teacher gave no usable answer."),
     _counter("checkpoint_failures", "Checkpoints that could not be written."),
     _counter(
         "restarts",

@@ -32,10 +32,14 @@ class Balance:
         """Return the ``ledger`` section of summary.json."""
         return {**asdict(self), "dropped": dict(self.dropped)}
 
+    @property
+    def unaccounted(self) -> int:
+        """What the law of conservation leaves over: 0, or something was lost or counted twice."""
+        return self.issued - self.consumed - sum(self.dropped.values()) - self.in_flight
+
     def check(self) -> None:
         """Raise AssertionError unless every issued uid is accounted for exactly once."""
-        accounted = self.consumed + sum(self.dropped.values()) + self.in_flight
-        assert self.issued == accounted, f"{accounted} uids accounted for, of {self}"
+        assert self.unaccounted == 0, f"{self.unaccounted} uids not accounted for, of {self}"
 
 
 class Account:

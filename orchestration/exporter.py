@@ -106,6 +106,8 @@ class MetricsHub:
 
     def _record_balance(self, balance: Balance) -> None:
         self.set("tuples", balance.issued, state="issued")
+        self.set("in_flight", balance.in_flight)
+        self.set("unaccounted", balance.unaccounted)
         self.set("tuples", balance.consumed, state="consumed")
         for reason, count in balance.dropped.items():
             self.set("dropped", count, reason=reason)

@@ -129,6 +129,7 @@ class Ledger:
         event: Event = {"event": kind, "time": round(self._clock(), 3), **facts}
         line = json.dumps(event, allow_nan=False, separators=(",", ":")) + "\n"
         self._account.apply(event)
+        self.check()
         self._file.write(line)
         self._file.flush()
         self._seal(line.encode())

@@ -15,7 +15,8 @@ sampler no tuple can be older than ``max_policy_lag`` steps when it is consumed 
 negatives from a snapshot, than the snapshot's age more). Where one of several samplers is
 overtaken, the queue hands its pair back to be drawn again (the one time that tuples come to
 this process). A tuple with a log-probability that is none is dropped, counted, and replaced by
-another prompt's; so is a batch whose loss or gradient is none, and a prompt that kills.
+another prompt's; so is a batch whose loss or gradient is none, a prompt that kills, and one to
+which a served teacher has no usable answer.
 
 What dies under the loops and can be replaced is replaced (``orchestration.supervisor``) and asked
 again. A dead learner or queue ends the loops; another pipeline then goes on (``recovery``).
@@ -25,14 +26,15 @@ import asyncio
 from collections import deque
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 from actors.prompts import PromptSource
-from configs.errors import NonFiniteError
+from configs.errors import NonFiniteError, TeacherFailedError
 from configs.faults import failpoint
-from configs.replay import DropReason
 from configs.run import RunConfig
 from configs.wire import PreferenceTuple, Prompt, Uid
+from orchestration.drops import Drops
 from orchestration.learner_group import LearnerGroup
 from orchestration.ledger import Ledger
 from orchestration.recorder import Recorder
@@ -91,6 +93,7 @@ class Pipeline:
     stopping: bool = False
     _again: deque[Uid] = field(init=False)
     _slots: Slots = field(init=False)
+    _drops: Drops = field(init=False)
     _suspects: Suspects = field(init=False)
     _learning: "asyncio.Task[Any] | None" = None
     """The step under way; it is never cut off from the ledger."""
@@ -108,6 +111,12 @@ class Pipeline:
         self._slots = Slots(
             window=batch * (self.config.replay.max_policy_lag + 1),
             total=batch * (self.config.learner.steps - self.step),
+        )
+        self._drops = Drops(
+            queue=self.parts.queue,
+            ledger=self.parts.ledger,
+            slots=self._slots,
+            most=self.config.replay.max_dropped,
         )
 
     async def run(self) -> None:
@@ -176,7 +185,11 @@ class Pipeline:
                 await self.parts.supervisor.revive(death)
                 again, poison = self._suspects.after_death(group)
                 groups = again + groups
-                await self._give_up(poison, "poison")
+                await self._drops.add(poison, "poison")
+            except TeacherFailedError as failure:
+                await self._teacher_failed(failure)
+                rest = [prompt for prompt in group if prompt.uid not in failure.uids]
+                groups = [rest, *groups] if rest else groups
 
     async def _gold_loop(self) -> None:
         """Feed objectives that learn from the data's own responses: no sampler, no teacher."""
@@ -258,7 +271,7 @@ class Pipeline:
         self.parts.recorder.skipped(self.step, lease.uids, str(error))
         if self._skipped > self.config.learner.max_nonfinite_steps:
             raise error
-        await self._give_up(lease.uids, "nonfinite")
+        await self._drops.add(lease.uids, "nonfinite")
 
     async def _between_steps(self) -> None:
         last = self.step >= self.config.learner.steps
@@ -303,25 +316,7 @@ class Pipeline:
         """Hand tuples (or a reference to them) to the queue, which may make us wait."""
         result = await self.parts.queue.call("put", tuples)
         if result.nonfinite:
-            await self._give_up(result.nonfinite, "nonfinite")
-
-    async def _give_up(self, uids: Sequence[Uid], reason: DropReason) -> None:
-        """Count uses of prompts as dropped, and let others be issued in their place.
-
-        Raises ``NonFiniteError`` after more than ``replay.max_dropped`` of them.
-        """
-        if not uids:
-            return
-        await self.parts.queue.call("drop", list(uids), reason)
-        self.parts.ledger.dropped(reason, uids)
-        await self._slots.dropped(len(uids))
-        dropped = sum(self.parts.ledger.balance().dropped.values())
-        if dropped > self.config.replay.max_dropped:
-            raise NonFiniteError(
-                f"{dropped} uses of prompts were dropped, the last of them {uids[-1]} as {reason}: "
-                f"more than replay.max_dropped ({self.config.replay.max_dropped}); look at the "
-                "teacher's log-probabilities, or raise the bound"
-            )
+            await self._drops.add(result.nonfinite, "nonfinite")
 
     async def _lease(self) -> tuple[Any, Any]:
         """Lease one batch; its tuples stay remote, its names come here."""
@@ -341,7 +336,21 @@ class Pipeline:
             return
         stale = await self.parts.queue.call("take_stale", count)
         self.parts.ledger.redrawn([pair.uid for pair in stale])
-        await self.parts.supervisor.persist(lambda: self._put(self._maker(0).remake(stale)))
+        while stale:
+            try:
+                await self.parts.supervisor.persist(partial(self._remake, stale))
+                return
+            except TeacherFailedError as failure:
+                await self._teacher_failed(failure)
+                stale = [pair for pair in stale if pair.uid not in failure.uids]
+
+    async def _remake(self, stale: Sequence[PreferenceTuple]) -> None:
+        await self._put(self._maker(0).remake(stale))
+
+    async def _teacher_failed(self, failure: TeacherFailedError) -> None:
+        """Give up the prompts to which the teacher has no usable answer."""
+        self.parts.recorder.teacher_failed(failure.uids, str(failure))
+        await self._drops.add(failure.uids, "teacher_failed")
 
 
 async def _nothing() -> None:

@@ -91,6 +91,12 @@ class Recorder:
             f"nonfinite-after-step-{step}.json", {"why": why, "uids": [str(uid) for uid in uids]}
         )
 
+    def teacher_failed(self, uids: Sequence[Uid], why: str) -> None:
+        """Record prompts to which the teacher gave no usable answer."""
+        self.hub.inc("teacher_errors", len(uids))
+        named = ", ".join(str(uid) for uid in uids)
+        self.progress.announce(f"dropped {named}: {why}")
+
     def state(self) -> dict[str, Any]:
         """Return the totals so far, as plain JSON."""
         totals = {name: getattr(self, name) for name in _TOTALS}

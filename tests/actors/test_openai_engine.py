@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 from tokenizers.processors import TemplateProcessing
 
+from actors.engine_scoring import EngineScorer
+from actors.malformed import MalformedAnswerError
 from actors.openai_format import TextFormat
 from actors.served_model import PROBE
 from configs.errors import ConfigError, DataError
 from configs.sampling import Sampling
 from configs.teacher import OpenAiTeacherConfig
 from tests.actors.openai_stub import (
+    Answer,
     OpenAiStub,
     draw,
     greedy,
@@ -195,6 +198,53 @@ def test_more_likeliest_tokens_than_the_server_allows_are_not_asked_for():
         with pytest.raises(ConfigError, match=r"asks for 21 .* and teacher.max_logprobs is 20"):
             engine.prompt_distributions([np.array([5, 6, 7])], 21)
         assert len(stub.requests) == before
+
+
+def test_a_malformed_answer_is_asked_for_again():
+    with OpenAiStub() as stub:
+        engine = teacher(stub)
+        before = len(stub.asked("/completions"))
+        stub.answer_next(Answer({"model": "big", "choices": []}))
+        (drawn,) = draw(engine, "the fox")
+        # The malformed one, the good one, and three looks at whose answer that was.
+        assert len(stub.asked("/completions")) - before == 5
+    assert small_tokenizer().decode(drawn.ids_T[:-1]) == " answer"
+
+
+def test_prompts_that_are_never_answered_usably_are_named_and_the_others_asked_once():
+    with OpenAiStub() as stub:
+        engine = teacher(stub)
+        stub.reply = lambda body: text_answer(7 if "dog" in body["prompt"] else " answer")  # type: ignore[arg-type]
+        with pytest.raises(MalformedAnswerError, match="text of type int") as caught:
+            draw(engine, "the fox", "a dog", "the lazy fox", "the dog")
+        assert caught.value.requests == (1, 3)
+        asked = [request.body["prompt"] for request in stub.asked("/completions") if request.body]
+    assert asked.count("the fox") == 1 and asked.count("a dog") == 2
+
+
+def test_a_pair_whose_score_is_malformed_is_named_where_only_some_are_asked_again():
+    """Of the likeliest tokens one state lacks the one that stands there: it is asked for alone."""
+
+    def reply(body: dict[str, Any]) -> Any:
+        if body["prompt_logprobs"] == 0 and body["prompt"][0] == 9:
+            return {"choices": []}
+        answer = score_answer(body)
+        if body["prompt_logprobs"]:
+            answer["choices"][0]["logprobs"]["top_logprobs"] = [{"token_id:1": -1.0}]
+            answer["choices"][0]["prompt_logprobs"][1:] = [
+                {"1": {"logprob": -1.0}} for _ in body["prompt"][1:]
+            ]
+        return answer
+
+    with OpenAiStub() as stub:
+        stub.reply = reply
+        engine = teacher(stub, tokens="ids")
+        pairs = [np.array(ids, np.int32) for ids in ([5, 1], [9, 8], [7, 1])]
+        with pytest.raises(MalformedAnswerError) as caught:
+            EngineScorer(engine).score(
+                [pair[:1] for pair in pairs], [pair[1:] for pair in pairs], top_k=1
+            )
+    assert caught.value.requests == (1,)
 
 
 def test_a_server_of_another_tokenizer_is_refused_at_the_start():

@@ -1,23 +1,34 @@
 """The teacher server: what is drawn, what is cached, what is scored, and what is refused."""
 
 import json
+import pickle
 import sqlite3
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from actors.malformed import MalformedAnswerError
 from actors.model_folder import model_fingerprint
 from actors.tokenizer import train_tokenizer
-from configs.errors import ConfigError, DataError, DependencyError, NonFiniteError
+from configs.errors import (
+    ConfigError,
+    DataError,
+    DependencyError,
+    NonFiniteError,
+    TeacherFailedError,
+)
 from configs.sampling import Sampling
 from configs.teacher import TeacherConfig
+from configs.wire import Response
 from tests.actors.small_teacher import (
     BLACK_BOX,
     PROMPTS,
     VOCAB,
     FakeEngine,
+    FakeServer,
     break_token,
     logprobs,
     make_prompt,
@@ -308,6 +319,40 @@ def test_a_teacher_that_gives_no_numbers_is_an_error_at_the_start_where_they_are
     with pytest.raises(NonFiniteError, match=rf"teacher {model} gives .* not finite; check its we"):
         make_server(model, engine=FakeEngine()).warm_up()
     make_server(model, engine=FakeEngine(), needs=BLACK_BOX).warm_up()
+
+
+class BalkingEngine(FakeServer):
+    """Has no usable answer to prompts of one token, and no score for sequences of five."""
+
+    def generate(
+        self, prompts: Sequence[np.ndarray], *, sampling: Sampling, seeds: Sequence[int]
+    ) -> list[Response]:
+        _balk(len(prompt) == 1 for prompt in prompts)
+        return super().generate(prompts, sampling=sampling, seeds=seeds)
+
+    def prompt_logprobs(self, sequences: Sequence[np.ndarray]) -> list[np.ndarray]:
+        _balk(len(ids) == 5 for ids in sequences)
+        return super().prompt_logprobs(sequences)
+
+
+def _balk(whether: Iterable[bool]) -> None:
+    if bad := tuple(index for index, does in enumerate(whether) if does):
+        raise MalformedAnswerError("the server's answer cannot be used", bad)
+
+
+def test_prompts_without_a_usable_answer_are_named_by_their_uids():
+    served = {"type": "openai", "base_url": "http://127.0.0.1:9/v1", "model": "big"}
+    server = make_server(None, engine=BalkingEngine(), tokens="ids", **served)
+    with pytest.raises(TeacherFailedError, match=r"^the server's answer cannot be used$") as caught:
+        server.respond(PROMPTS)
+    assert caught.value.uids == (PROMPTS[1].uid,)
+    # It reaches the driver from another process.
+    assert pickle.loads(pickle.dumps(caught.value)).uids == (PROMPTS[1].uid,)
+    answered = [PROMPTS[0], PROMPTS[2]]
+    drawn = [make_trajectory(PROMPTS[0], 3), make_trajectory(PROMPTS[2], 3, 4, 5)]
+    with pytest.raises(TeacherFailedError) as caught:
+        server.judge(answered, server.respond(answered), drawn)
+    assert caught.value.uids == (PROMPTS[2].uid,)
 
 
 def test_a_vocabulary_that_does_not_cover_the_tokenizer_is_an_error_at_the_start(tmp_path: Path):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from configs.errors import TeacherFailedError
 from configs.wire import (
     PreferenceTuple,
     Prompt,
@@ -100,13 +101,24 @@ class DeafSampler(FakeSampler):
 
 
 class FakeTeacher:
-    """Answers and judges with constants; NaN for the ordinals in ``fails_on``."""
+    """Answers and judges with constants; NaN for the ordinals in ``fails_on``.
 
-    def __init__(self, fails_on: Sequence[int] = ()) -> None:
+    It has no usable answer to the ordinals in ``refuses``, and no score for those in ``balks``.
+    """
+
+    def __init__(
+        self,
+        fails_on: Sequence[int] = (),
+        *,
+        refuses: Sequence[int] = (),
+        balks: Sequence[int] = (),
+    ) -> None:
         self.fails_on = set(fails_on)
+        self.refuses, self.balks = set(refuses), set(balks)
         self.responded = 0
 
     def respond(self, prompts: list[Prompt]) -> list[Response]:
+        _refuse(prompts, self.refuses)
         self.responded += len(prompts)
         return [response(4, 3, 2, teacher=-0.5) for _ in prompts]
 
@@ -117,6 +129,7 @@ class FakeTeacher:
         drawn: list[Trajectory],
         offline: list[Trajectory],
     ) -> list[PreferenceTuple]:
+        _refuse(prompts, self.balks)
         by_uid = {trajectory.prompt.uid: trajectory for trajectory in (*drawn, *offline)}
         given = iter(answers)
         pairs = len(answers) == len(prompts)
@@ -139,6 +152,12 @@ class FakeTeacher:
             student_response=_scored(drawn.response, score) if drawn else None,
             weight_version=drawn.weight_version if drawn else None,
         )
+
+
+def _refuse(prompts: Sequence[Prompt], ordinals: set[int]) -> None:
+    uids = tuple(prompt.uid for prompt in prompts if prompt.uid.ordinal in ordinals)
+    if uids:
+        raise TeacherFailedError("the server gave an answer that cannot be used", uids)
 
 
 def _scored(drawn: Response, score: float) -> Response:
@@ -227,6 +246,11 @@ class FakeRecorder:
         """Version that was pushed after each step."""
         self.skips: list[tuple[int, int]] = []
         """Step before a skipped one, and the uses of prompts that it gave up."""
+        self.failed: list[int] = []
+        """Ordinals that the teacher had no usable answer to."""
+
+    def teacher_failed(self, uids: Sequence[Uid], why: str) -> None:
+        self.failed += [uid.ordinal for uid in uids]
 
     def resumed(self) -> None:
         """Nothing to time here."""

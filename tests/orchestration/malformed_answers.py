@@ -200,7 +200,7 @@ ANSWERS = [
               choice(logprobs={"token_logprobs": [-1.0, 0.5, -1.0]}),
               useless("a log-probability of 0.50, above 0")),
     Malformed("an end for no known reason", ids, choice(finish_reason="abort"),
-              "teacher server {url} ended a request with 'abort'; read its log"),
+              useless("it ended with 'abort'")),
     Malformed("no scores", scores, choice(prompt_logprobs=None), gives_no("prompt_logprobs"),
               ConfigError),
     Malformed("fewer scores than tokens", scores, scored(lambda states: states.pop()),

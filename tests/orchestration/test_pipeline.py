@@ -3,14 +3,15 @@
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from configs.errors import NonFiniteError, WeightSyncError
+from configs.errors import DependencyError, NonFiniteError, WeightSyncError
 from configs.run import RunConfig
-from configs.wire import Prompt, Trajectory, Uid
+from configs.wire import PreferenceTuple, Prompt, Trajectory, Uid
 from orchestration.learner_group import LearnerGroup
 from orchestration.ledger import Ledger, read_events
 from orchestration.local import LocalRole
@@ -346,6 +347,52 @@ def test_checkpoints_come_with_the_snapshots_that_draw(tmp_path):
     )
     asyncio.run(rig.run())
     assert rig.kept == [3, 6]
+
+
+@pytest.mark.parametrize("where", ["refuses", "balks"])
+def test_a_prompt_without_a_usable_answer_is_dropped_and_its_batch_goes_on(tmp_path, where):
+    teacher = FakeTeacher(**{where: (5, 6, 12)})
+    rig = Rig(tmp_path, steps=4, teacher=teacher)
+    asyncio.run(rig.run())
+    assert sorted(chain.from_iterable(rig.learned())) == [
+        o for o in range(19) if o not in (5, 6, 12)
+    ]
+    balance = rig.ledger.balance()
+    assert (balance.issued, balance.consumed) == (19, 16)
+    assert balance.dropped == {"teacher_failed": 3}
+    assert rig.recorder.failed == [5, 6, 12]
+
+
+def test_too_many_prompts_without_a_usable_answer_stop_the_run(tmp_path):
+    rig = Rig(tmp_path, steps=9, teacher=FakeTeacher(refuses=(1, 2, 5, 6, 9)))
+    with pytest.raises(ExceptionGroup) as caught:
+        asyncio.run(rig.run())
+    (error,) = caught.value.exceptions
+    assert isinstance(error, DependencyError)
+    assert "as teacher_failed: more than replay.max_dropped (3); read the log of" in str(error)
+
+
+class LateTeacher(FakeTeacher):
+    """Has no score for an ordinal when it is asked for it again."""
+
+    def __init__(self, ordinal: int) -> None:
+        super().__init__()
+        self.ordinal = ordinal
+
+    def judge(self, prompts: list[Prompt], *rest: Any) -> list[PreferenceTuple]:
+        judged = super().judge(prompts, *rest)
+        if any(prompt.uid.ordinal == self.ordinal for prompt in prompts):
+            self.balks = {self.ordinal}
+        return judged
+
+
+def test_a_stale_pair_that_the_teacher_has_no_score_for_is_dropped_too(tmp_path):
+    stale = FakeSampler(stale_at=2)
+    rig = Rig(tmp_path, steps=3, samplers=[stale], teacher=LateTeacher(6))
+    asyncio.run(rig.run())
+    assert rig.noted("redrawn") == [["0/4/0", "0/5/0", "0/6/0", "0/7/0"]]
+    assert rig.noted("dropped") == [["0/6/0"]]
+    assert sorted(chain.from_iterable(rig.learned())) == [o for o in range(13) if o != 6]
 
 
 class SpoiledLearner(FakeLearner):
