@@ -2,10 +2,12 @@
 
 import logging
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from actors.malformed import MalformedAnswerError
 from actors.openai_answers import token_logprobs
 from actors.openai_errors import malformed_answer
 from actors.openai_format import IdsFormat, TextFormat
@@ -87,15 +89,27 @@ class ModelWatch:
 
     def _look(self) -> ServedModel:
         described = describe(self._server, self._config)
-        if isinstance(self._form, IdsFormat):
-            logprobs = score(self._server, self._form, self._form.probe_L)
-            return ServedModel(described=described, logprobs=logprobs)
-        request = self._form.text_request(QUESTION, 0, _GREEDY)
-        answers = [self._server.ask(self._form.path, request) for _ in range(_ASKS)]
+        form = self._form
+        try:
+            if isinstance(form, IdsFormat):
+                (logprobs,) = self._server.for_each(
+                    partial(score, self._server, form), [form.probe_L]
+                )
+                return ServedModel(described=described, logprobs=logprobs)
+            request = form.text_request(QUESTION, 0, _GREEDY)
+            answers = self._server.for_each(self._answer, [request] * _ASKS)
+        except MalformedAnswerError as error:
+            raise MalformedAnswerError(str(error)) from None  # to no prompt of the run's
         return ServedModel(
-            described=described | {"answers_as": answers[0].get("model")},
-            answers=frozenset(self._form.text(answer) for answer in answers),
+            described=described | {"answers_as": answers[0][0]},
+            answers=frozenset(text for _, text in answers),
         )
+
+    def _answer(self, request: dict[str, Any]) -> tuple[Any, str]:
+        """Return which model a server of text names, and what that says."""
+        assert isinstance(self._form, TextFormat)
+        answer = self._server.ask(self._form.path, request)
+        return answer.get("model"), self._form.text(answer)
 
 
 def check_token_ids(config: OpenAiTeacherConfig, server: OpenAiServer, tokenizer: Any) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from actors.model_folder import UNREADABLE, model_folder
 from actors.vllm_start import start_vllm, transport
 from configs.errors import DataError, DependencyError, WeightSyncError
+from configs.faults import failpoint
 from configs.sampling import Sampling
 from configs.student import WeightTransfer
 from configs.wire import Response, WeightManifest
@@ -203,6 +204,7 @@ class VllmEngine:
         llm = self._running()
         self._alive = False  # stays so when generate raises: its requests are still queued
         try:
+            failpoint("sampler.engine")
             outputs = llm.generate(
                 [{"prompt_token_ids": ids.tolist()} for ids in prompts],
                 parameters,

@@ -34,6 +34,7 @@ POINTS: dict[str, str] = {
     "driver.checkpoint_renamed": "the folder has its name, LATEST names another",
     "driver.checkpoint_done": "all is in place, older ones are not removed",
     "sampler.generate": "prompts have arrived",
+    "sampler.engine": "vLLM is at work",
     "sampler.generated": "responses are drawn, nobody has them",
     "sampler.load": "a push has arrived",
     "sampler.loaded": "its weights are loaded, not proved",

@@ -341,8 +341,14 @@ def _balk(whether: Iterable[bool]) -> None:
 
 
 def test_prompts_without_a_usable_answer_are_named_by_their_uids():
-    served = {"type": "openai", "base_url": "http://127.0.0.1:9/v1", "model": "big"}
-    server = make_server(None, engine=BalkingEngine(), tokens="ids", **served)
+    server = make_server(
+        None,
+        engine=BalkingEngine(),
+        type="openai",
+        base_url="http://127.0.0.1:9/v1",
+        model="big",
+        tokens="ids",
+    )
     with pytest.raises(TeacherFailedError, match=r"^the server's answer cannot be used$") as caught:
         server.respond(PROMPTS)
     assert caught.value.uids == (PROMPTS[1].uid,)

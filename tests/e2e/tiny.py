@@ -50,13 +50,14 @@ class TinyRun:
         name: str = "tiny",
         recipe: str = "quickstart",
         tiny: Sequence[str] = TINY,
+        log: str | None = None,
     ) -> None:
         self.folder = home / "runs" / name
         self.command = [
             *(sys.executable, "-m", "orchestration.run", recipe, *tiny),
             *(f"name={name}", f"output={home / 'runs'}", f"cache={home / 'cache'}", *overrides),
         ]
-        self.log = home / f"{name}.log"
+        self.log = home / f"{log or name}.log"
         self._output = self.log.open("w")
         self.process = subprocess.Popen(
             self.command,

@@ -6,8 +6,9 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from configs.faults import VARIABLE
 from orchestration.ledger import read_events
@@ -37,18 +38,34 @@ class Outcome(NamedTuple):
 class FaultyRun(TinyRun):
     """A tiny run with armed failpoints."""
 
-    def __init__(self, home: Path, *overrides: str, faults: str = "", name: str = "run") -> None:
+    def __init__(
+        self, home: Path, *overrides: str, faults: str = "", name: str = "run", **rest: Any
+    ) -> None:
         before = os.environ.get(VARIABLE)
         os.environ[VARIABLE] = faults
         try:
-            super().__init__(home, *QUICK, *overrides, name=name)
+            super().__init__(home, *QUICK, *overrides, name=name, **rest)
         finally:
             del os.environ[VARIABLE]
             if before:
                 os.environ[VARIABLE] = before
 
+    def at_step(self, step: int, act: Callable[[], None]) -> Callable[[], None]:
+        """Return, for ``wait``, what acts once when ``step`` steps are made."""
+        done: list[bool] = []
+
+        def look() -> None:
+            if not done and self.step() >= step:
+                done.append(True)
+                act()
+
+        return look
+
     def outcome(self, fault: str, injected: str, *, restarted: str = "") -> Outcome:
-        """Count what was lost and what was applied twice, by the ledger alone."""
+        """Count what was lost and what was applied twice, by the ledger alone.
+
+        What a stopped run has in flight is not lost where its checkpoint holds it.
+        """
         issued: set[str] = set()
         applied: Counter[str] = Counter()
         dropped: set[str] = set()
@@ -68,9 +85,20 @@ class FaultyRun(TinyRun):
                 fell, rose = event["time"] - event["seconds"], None
         consumed = {uid for uid, count in applied.items() if count > 0}
         twice = sum(count > 1 for count in applied.values()) + len(consumed & dropped)
-        lost = len(issued - consumed - dropped)
+        lost = len(issued - consumed - dropped - self.kept_for_a_resume())
         seconds = round(rose - fell, 1) if fell and rose else None
         return Outcome(fault, injected, seconds, lost, twice)
+
+    def newest_checkpoint(self) -> Path:
+        home = self.folder / "checkpoints"
+        return home / (home / "LATEST").read_text().strip()
+
+    def kept_for_a_resume(self) -> set[str]:
+        """Return the uids that a stopped run's newest checkpoint holds as in flight."""
+        if self.json("status.json")["state"] == "succeeded":
+            return set()
+        state = json.loads((self.newest_checkpoint() / "state.json").read_text())
+        return set(state["account"]["in_flight"])
 
     def losses(self) -> list[tuple[int, str]]:
         """Return step and loss of every line of metrics.jsonl, every bit of it."""

@@ -1,5 +1,7 @@
 """Parts in real Ray actors that die, hang or lie under a run, which goes on by itself."""
 
+import json
+
 import pytest
 
 from tests.faults.faulty_run import FaultyRun
@@ -41,6 +43,30 @@ def test_a_hung_sampler_a_poisonous_prompt_and_a_loss_that_is_none(tmp_path, rep
     report(run.outcome("sampler hung", "sampler:generate:2:stop", restarted="sampler-0"))
     report(run.outcome("loss not finite", "learner:forward:3:nan"))
     report(run.outcome("prompt that kills samplers", "sampler:generate.0/45/0:*:kill"))
+    assert run.survivors() == []
+
+
+def test_what_arrives_late_twice_or_half_changes_nothing(tmp_path, report):
+    """A dead engine in a living actor, pushes cut short, a small queue, leases that expire."""
+    faults = "sampler:engine:9:raise,learner:publish:6:kill,sampler:load:14:kill"
+    settings = ("replay.max_policy_lag=2", "replay.max_tuples=16", "replay.lease_seconds=0.01")
+    run = FaultyRun(tmp_path, "learner.steps=16", *settings, faults=faults, name="late")
+    assert run.wait() == 0, run.tail()
+    summary = run.json("summary.json")
+    assert summary["ledger"] == {"issued": 128, "consumed": 128, "in_flight": 0, "dropped": {}}
+    assert summary["restarts"]["sampler"] >= 1 and summary["restarts"]["learner"] == 1
+    assert summary["weight_sync"]["verified"] is True
+    lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    assert max(line["lag"] for line in lines) <= 2
+    assert max(line["queue_held"] for line in lines) <= 16
+    assert lines[-1]["queue_expired"] >= 8, "no lease expired"
+    run.verify()
+    engine, publish, load = faults.split(",")
+    report(run.outcome("3 engine dead in a living actor", engine, restarted="sampler-0"))
+    report(run.outcome("10 queue full", "replay.max_tuples=16"))
+    report(run.outcome("16 push cut short by the learner", publish, restarted="learner"))
+    report(run.outcome("16 push cut short by the sampler", load))
+    report(run.outcome("18 late acks, tuples delivered twice", "replay.lease_seconds=0.01"))
     assert run.survivors() == []
 
 

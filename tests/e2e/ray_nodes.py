@@ -1,0 +1,110 @@
+"""Ray nodes of our own on loopback, started as an operator does, ended by pid."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Self
+
+import psutil
+
+RAY = Path(sys.executable).with_name("ray")
+
+
+class RayNode:
+    """A head, or a node that joins one; one machine may hold several."""
+
+    def __init__(
+        self, log: Path, *, joins: "RayNode | None" = None, cpus: int = 2, **resources: float
+    ) -> None:
+        """Start it, and wait until a head answers; ``resources`` are custom ones."""
+        self.log = log
+        self.address = joins.address if joins else ""
+        """``host:port``, as in cluster.address."""
+        self.dashboard = ""
+        role = self._as_head() if joins is None else [f"--address={joins.address}"]
+        with log.open("w") as output:
+            self._process = subprocess.Popen(
+                [
+                    *(RAY, "start", "--block", "--node-ip-address=127.0.0.1", *role),
+                    *(f"--num-cpus={cpus}", f"--resources={json.dumps(resources)}"),
+                    "--disable-usage-stats",
+                ],
+                env=with_venv(),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        if joins is None:
+            self._wait()
+
+    def _as_head(self) -> list[str]:
+        gcs, dashboard, client, agent = free_ports(4)
+        self.address = f"127.0.0.1:{gcs}"
+        self.dashboard = f"http://127.0.0.1:{dashboard}"
+        return [
+            *("--head", f"--port={gcs}", "--dashboard-host=127.0.0.1"),
+            *(f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}"),
+            f"--dashboard-agent-listen-port={agent}",
+        ]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """Have it end; kill what does not."""
+        family = self._family()
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGTERM)
+        _, alive = psutil.wait_procs(family, timeout=20)
+        for process in alive:
+            process.kill()
+        self._process.wait(10)
+
+    def kill(self) -> None:
+        """Lose it at once, as when its machine dies: Ray's processes and all of its workers."""
+        for process in self._family():
+            process.kill()
+        self._process.wait(10)
+
+    def _family(self) -> list[psutil.Process]:
+        try:
+            head = psutil.Process(self._process.pid)
+            return [head, *head.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + 120
+        request = urllib.request.Request(
+            f"{self.dashboard}/api/version",
+            headers={"Authorization": f"Bearer {os.environ['RAY_AUTH_TOKEN']}"},
+        )
+        while True:
+            assert self._process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            try:
+                with urllib.request.urlopen(request, timeout=2):
+                    return
+            except OSError:
+                time.sleep(0.5)
+
+
+def with_venv() -> dict[str, str]:
+    """The environment of an activated .venv: a job's `python` is looked up by the head's PATH."""
+    return {**os.environ, "PATH": f"{RAY.parent}:{os.environ['PATH']}"}
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
