@@ -9,6 +9,7 @@ from transformers.utils.logging import disable_progress_bar
 from configs.errors import DpkdError
 from configs.run import RunConfig
 from orchestration.assembly import role_counts
+from orchestration.crew import Surroundings
 from orchestration.exporter import MetricsHub
 from orchestration.inputs import open_prompts, open_tokenizer, with_data
 from orchestration.launcher import make_launcher
@@ -18,7 +19,7 @@ from orchestration.progress import Progress, make_progress
 from orchestration.resume import Origin, find_origin
 from orchestration.run_folder import RunFolder, require_cache, run_path
 from orchestration.run_lock import RunLock
-from orchestration.session import Session, Surroundings
+from orchestration.session import Session
 from orchestration.stages import Stages
 from orchestration.table import result_table
 

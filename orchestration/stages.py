@@ -23,10 +23,11 @@ from configs.run import RunConfig
 from configs.student import StudentConfig
 from learner.make_model import make_model
 from orchestration.assembly import Models
+from orchestration.crew import Inputs, Surroundings
 from orchestration.inputs import RoleName, open_prompts, sources_of
 from orchestration.made import key_of, publish
 from orchestration.run_folder import RunFolder
-from orchestration.session import Inputs, Session, Surroundings
+from orchestration.session import Session
 
 
 class Stages:

@@ -99,6 +99,7 @@ class ChainSampler:
 
     def generate(self, prompts: list[Prompt], sampling: Any = None) -> list[Trajectory]:
         failpoint("sampler.generate")
+        failpoint("sampler.engine")
         drawn = [
             Trajectory(prompt=each, response=self._draw(each.uid), weight_version=self.version)
             for each in prompts

@@ -20,8 +20,9 @@ from safetensors import safe_open
 from configs import faults
 from configs.monitoring import MonitoringConfig
 from configs.run import RunConfig
-from orchestration import checkpoints, session
+from orchestration import checkpoints, crew, session
 from orchestration.assembly import Models, Roles
+from orchestration.crew import Inputs, Surroundings
 from orchestration.exporter import MetricsHub
 from orchestration.learner_group import LearnerGroup
 from orchestration.lifecycle import StopRequest
@@ -31,7 +32,7 @@ from orchestration.replay import ReplayQueue
 from orchestration.resume import find_origin
 from orchestration.roles import RoleDied
 from orchestration.run_folder import RunFolder, run_path
-from orchestration.session import Inputs, Session, Surroundings
+from orchestration.session import Session
 from tests.builders import run_config
 from tests.orchestration.chain_parts import ChainLearner, ChainSampler, ChainTeacher
 from tests.orchestration.fake_parts import FakePrompts
@@ -116,7 +117,7 @@ class SmallRun:
         self.patch.setattr(faults, "_ARMED", faults.parse_faults(armed))
         self.patch.setattr(faults, "_die", partial(self._die, left))
         self.patch.setattr(checkpoints, "_flush", lambda path: None)  # no power is cut here
-        self.patch.setattr(session, "start_roles", self._start_roles)
+        self.patch.setattr(crew, "start_roles", self._start_roles)
         self.patch.setattr(session, "facts_of", _facts)
         try:
             asyncio.run(_in_time(self._session()))

@@ -8,8 +8,8 @@ import pytest
 
 from configs.load import load
 from orchestration import stages
+from orchestration.crew import Inputs
 from orchestration.inputs import open_prompts, open_tokenizer, with_data
-from orchestration.session import Inputs
 
 
 @pytest.mark.parametrize("rows", ["null", "20"])
