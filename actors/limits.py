@@ -76,20 +76,25 @@ class Limits:
 
 
 def declared_limits(
-    folder: Path, *, owner: Owner, trust_remote_code: bool, max_model_len: int | None = None
+    model: str | Path,
+    *,
+    owner: Owner,
+    trust_remote_code: bool,
+    revision: str | None = None,
+    max_model_len: int | None = None,
 ) -> Limits:
-    """Return what the model in ``folder`` declares; ``max_model_len`` may lower its context.
+    """Return what a folder's or a hub's model declares; ``max_model_len`` may lower its context.
 
     Raises DependencyError when config.json cannot be used.
     """
     try:
         declared = AutoConfig.from_pretrained(
-            folder, trust_remote_code=trust_remote_code
+            model, revision=revision, trust_remote_code=trust_remote_code
         ).get_text_config()
     except UNREADABLE as error:
         reason = " ".join(str(error).split())
         raise DependencyError(
-            f"{owner} {folder}: config.json cannot be used ({reason}); set {owner}.model to a "
+            f"{owner} {model}: config.json cannot be used ({reason}); set {owner}.model to a "
             "complete model in Hugging Face layout"
         ) from error
     unbounded = sys.maxsize  # ALiBi models, for one, declare no longest sequence

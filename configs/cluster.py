@@ -1,5 +1,6 @@
 """Where the run executes: Ray, resources, time-outs."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field
@@ -43,3 +44,8 @@ class ClusterConfig(Section):
     """Longest wait for an actor to be placed and to come up, its model loaded."""
     call_timeout_seconds: float = Field(default=600.0, gt=0)
     """Longest wait for one answer of an actor."""
+
+    def joined(self, environ: Mapping[str, str]) -> str | None:
+        """Return the address of the cluster that a run joins; None: it starts its own, or none."""
+        address = self.address or environ.get("RAY_ADDRESS") or "local"
+        return None if self.local or address == "local" else address

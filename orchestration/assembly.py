@@ -18,6 +18,7 @@ from configs.teacher import TeacherConfig
 from orchestration.launcher import Launcher
 from orchestration.learner_group import LearnerGroup
 from orchestration.replay import ReplayQueue
+from orchestration.role_counts import role_counts
 from orchestration.roles import Role
 
 
@@ -54,17 +55,6 @@ class Roles:
     async def stop(self) -> None:
         """Close every part and end its process."""
         await asyncio.gather(*(role.stop() for role in self.all()))
-
-
-def role_counts(config: RunConfig) -> dict[str, int]:
-    """How many actors of each role the objective needs."""
-    return {
-        "sampler": config.student.replicas if config.uses_sampler else 0,
-        "teacher": config.teacher.replicas if config.uses_teacher else 0,
-        "learner": config.learner.ranks,
-        "offline": int(config.draws_offline),
-        "reference": int("reference_logprobs" in config.objective.needs),
-    }
 
 
 async def start_roles(
@@ -158,7 +148,7 @@ class Placing:
         config = self.config
         build = partial(_build_learner, config, self.models.student, index)
         environment = {"OMP_NUM_THREADS": str(config.learner.threads or self.threads)}
-        if config.cluster.address is None and "RAY_ADDRESS" not in os.environ:
+        if config.cluster.joined(os.environ) is None:
             environment["MASTER_ADDR"] = "127.0.0.1"  # all ranks are on this machine
         if not config.cluster.learner.gpus:
             environment["DS_ACCELERATOR"] = "cpu"

@@ -21,11 +21,12 @@ from orchestration.checkups_software import (
     check_python,
     installed_version,
 )
+from orchestration.role_counts import reserved, role_counts
 
 
 def examine(config: RunConfig, environ: Mapping[str, str]) -> Iterator[Finding]:
     """Yield what each check finds; ``settle_authentication`` has set ``environ`` before."""
-    address = network.cluster_address(config.cluster, environ)
+    address = config.cluster.joined(environ)
     checks = {**_software(environ), **_network(config, address, environ), **_inputs(config)}
     checks |= _places(config, environ)
     if address is None:
@@ -93,17 +94,20 @@ def _places(config: RunConfig, environ: Mapping[str, str]) -> dict[str, Check]:
 def _machine(config: RunConfig) -> dict[str, Check]:
     """Return the checks of a machine that a Ray of our own has to itself."""
     from orchestration import checkups_machine as machine
-    from orchestration.checkups_needs import memory_need, reserved
+    from orchestration.checkups_needs import memory_need
 
     measured = cache(machine.this_machine)
+    # Where all roles share one process, nothing is reserved.
+    counts = {} if config.cluster.local else role_counts(config)
+    reservations = reserved(config.cluster, counts)
     local_cpus = config.cluster.local_cpus or os.cpu_count()
     checks: dict[str, Check] = {
         "cores": lambda: machine.check_cores(
-            sum(reserved(config, "cpus").values()), local_cpus, measured()
+            sum(asked["CPU"] for asked in reservations.values()), local_cpus, measured()
         ),
         "memory": lambda: machine.check_memory(memory_need(config), measured()),
         "GPUs": lambda: machine.check_gpus(
-            reserved(config, "gpus"),
+            {role: asked["GPU"] for role, asked in reservations.items()},
             machine.present_gpus,
             cpu_engine=installed_version("vllm") is None,
         ),

@@ -7,7 +7,7 @@ quickstart on a CPU: proportional set size, 4.7 GiB in all.
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from actors.model_folder import weight_files
 from configs.models import ModelSource
@@ -15,6 +15,7 @@ from configs.run import RunConfig
 from configs.teacher import TeacherConfig
 from orchestration.checkups import GIB
 from orchestration.plan import parameters
+from orchestration.role_counts import role_counts
 
 BASE_GIB = 0.8
 """The driver, and Ray's own processes."""
@@ -40,23 +41,6 @@ class MemoryNeed:
     """And full key-value caches."""
     unknown: tuple[str, ...] = ()
     """Models whose size is not known before they are downloaded."""
-
-
-def role_counts(config: RunConfig) -> dict[str, int]:
-    """Return the number of actors of each role."""
-    from orchestration.assembly import role_counts as counts  # brings torch
-
-    return counts(config)
-
-
-def reserved(config: RunConfig, resource: Literal["cpus", "gpus"]) -> dict[str, float]:
-    """Return what the actors of each role reserve; nothing where all share one process."""
-    if config.cluster.local:
-        return {}
-    counts = role_counts(config)
-    return {
-        role: n * getattr(getattr(config.cluster, role), resource) for role, n in counts.items()
-    }
 
 
 def folder_of(source: ModelSource) -> Path | None:

@@ -35,12 +35,6 @@ def check_metrics_port(host: str, port: int) -> Finding:
     return Finding("metrics port", "ok", f"{where} is free")
 
 
-def cluster_address(config: ClusterConfig, environ: Mapping[str, str]) -> str | None:
-    """Return the address of the Ray cluster that a run joins; None: it starts its own, or none."""
-    address = config.address or environ.get("RAY_ADDRESS") or "local"
-    return None if config.local or address == "local" else address
-
-
 def check_ray_address(address: str | None, ray_folder: Path, *, seconds: float) -> Finding:
     """Connect to the cluster and hang up; ``auto`` is the one that runs on this machine."""
     if address is None:

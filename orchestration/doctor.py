@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from configs.errors import DependencyError, DpkdError
 from orchestration.checkups import Finding, worst
 from orchestration.checkups_software import LOCK, check_packages, installed_version
+from orchestration.command import parse_recipe
 from orchestration.say import say
 
 OURS = ("configs", "actors", "learner", "orchestration")
@@ -32,9 +33,9 @@ Exit codes: 0 no problem (there may be warnings), 2 a wrong recipe or override, 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check this machine for a recipe; returns the process's exit code."""
-    options = _parse(sys.argv[1:] if arguments is None else arguments)
+    options, recipe, overrides = _parse(sys.argv[1:] if arguments is None else arguments)
     try:
-        found = list(_shown(_examined(options), quiet=options.json))
+        found = list(_shown(_examined(recipe, overrides), quiet=options.json))
     except DpkdError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code
@@ -49,12 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return PROBLEM_EXIT_CODE if worst(found) == "problem" else 0
 
 
-def _examined(options: argparse.Namespace) -> Iterator[Finding]:
+def _examined(recipe: str | None, overrides: Sequence[str]) -> Iterator[Finding]:
     """Yield what is found, as it is found."""
     from configs.load import load
     from orchestration.ray_auth import settle_authentication
 
-    config = load(options.recipe, options.overrides)
+    config = load(recipe, overrides)
     settle_authentication(config.cluster)  # as a run would, before anything imports Ray
     from orchestration.checkups_all import examine
 
@@ -103,25 +104,15 @@ def _conclude(found: list[Finding], *, as_json: bool) -> None:
     say(f"{len(found)} checks: {said}")
 
 
-def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, str | None, list[str]]:
     parser = argparse.ArgumentParser(
         prog="python -m orchestration.doctor",
         description="Check whether this machine can run a recipe; starts nothing.",
         epilog=USAGE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "words",
-        nargs="*",
-        metavar="RECIPE | key=value",
-        help="a recipe's name or a YAML file (default: quickstart), then dotted overrides",
-    )
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
-    options = parser.parse_intermixed_args(arguments)
-    first_is_recipe = bool(options.words) and "=" not in options.words[0]
-    options.recipe = options.words[0] if first_is_recipe else None
-    options.overrides = options.words[1:] if first_is_recipe else options.words
-    return options
+    return parse_recipe(parser, arguments)
 
 
 if __name__ == "__main__":

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+from actors.limits import Limits, declared_limits
 from actors.model_folder import model_folder
 from actors.prompts import PromptSource, texts
 from actors.tokenizer import load_tokenizer, require_same_tokenizer, train_tokenizer
 from configs.models import ModelSource
 from configs.run import RunConfig
 from configs.teacher import TeacherConfig
-from orchestration.context import context_of
 from orchestration.embedded_tasks import write_embedded_tasks
 from orchestration.made import content_digest, draft_of, key_of, publish
 
@@ -74,8 +74,12 @@ def open_prompts(config: RunConfig, tokenizer: Any, rows: int | None = None) -> 
     """Open and check the data; raises ``DataError``. ``rows``: only the first so many train.
 
     A prompt must leave room, in every model's context, for the longest response that any part
-    of the run may draw.
+    of the run may draw. Raises ``ConfigError`` where a model knows fewer tokens than the
+    tokenizer, ``DependencyError`` where its configuration cannot be read.
     """
+    limits = [_limits(role, source) for role, source in sources_of(config)]
+    for each in limits:
+        each.check_tokenizer(tokenizer)
     rooms = [config.student.sampling.max_new_tokens, config.evaluation.max_new_tokens or 1]
     if config.learns_from_teacher and config.response_source == "generate":
         rooms.append(config.teacher.sampling.max_new_tokens)
@@ -84,18 +88,27 @@ def open_prompts(config: RunConfig, tokenizer: Any, rows: int | None = None) -> 
         tokenizer,
         train=Path(config.data.train),
         seed=config.seed,
-        context=min(_context(source) for _, source in sources_of(config)),
+        context=min(each.context for each in limits),
         response_room=max(rooms),
         rows=rows,
         samples_per_prompt=config.samples_per_prompt,
     )
 
 
-def _context(source: ModelSource) -> int:
-    """Return the tokens that a model of the run takes at once, as its engine is told to."""
-    own = source.make.context if source.make else context_of(source)
+def _limits(role: RoleName, source: ModelSource) -> Limits:
+    """Return what a model of the run takes at once, as its engine is told to."""
     asked = getattr(source, "max_model_len", None)
-    return min(own, asked) if asked else own
+    if source.make:  # for the run's tokenizer
+        context = source.make.context
+        return Limits(owner=role, vocab_size=None, context=min(context, asked or context))
+    assert source.model is not None
+    return declared_limits(
+        source.model,
+        owner=role,
+        trust_remote_code=source.trust_remote_code,
+        revision=source.revision,
+        max_model_len=asked,
+    )
 
 
 def _tokenizer_of(source: ModelSource) -> Any:

@@ -8,7 +8,6 @@ from transformers.utils.logging import disable_progress_bar
 
 from configs.errors import DpkdError
 from configs.run import RunConfig
-from orchestration.assembly import role_counts
 from orchestration.crew import Surroundings
 from orchestration.exporter import MetricsHub
 from orchestration.inputs import open_prompts, open_tokenizer, with_data
@@ -17,6 +16,7 @@ from orchestration.lifecycle import StopRequest
 from orchestration.plan import describe
 from orchestration.progress import Progress, make_progress
 from orchestration.resume import Origin, find_origin
+from orchestration.role_counts import role_counts
 from orchestration.run_folder import RunFolder, require_cache, run_path
 from orchestration.run_lock import RunLock
 from orchestration.session import Session

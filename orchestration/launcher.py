@@ -135,7 +135,7 @@ class RayLauncher:
 
         ``settle_authentication`` was called before Ray was imported.
         """
-        address = self._config.address or os.environ.get("RAY_ADDRESS") or "local"
+        address = self._config.joined(os.environ) or "local"
         local = {"num_cpus": self._config.local_cpus or self.cores, "include_dashboard": False}
         try:
             ray.init(

@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from configs import faults
 from configs.cluster import ClusterConfig, RoleResources
 from configs.errors import DependencyError
+from orchestration.role_counts import reserved
 from orchestration.roles import BusyClock, Process, Role, RoleDied, RoleError, spread
 
 HEALTH = "health"
@@ -203,12 +205,9 @@ def require_resources(config: ClusterConfig, counts: dict[str, int]) -> None:
     what is asked and what there is.
     """
     there = ray.cluster_resources()
-    asked: dict[str, float] = {}
-    for role, count in counts.items():
-        resources: RoleResources = getattr(config, role)
-        named = {"CPU": resources.cpus, "GPU": resources.gpus, **resources.custom}
-        for name, amount in named.items():
-            asked[name] = asked.get(name, 0.0) + amount * count
+    asked: Counter[str] = Counter()
+    for amounts in reserved(config, counts).values():
+        asked.update(amounts)
     short = [
         f"{name}: {amount:g} asked, {there.get(name, 0.0):g} there"
         for name, amount in asked.items()

@@ -16,7 +16,7 @@ def settle_authentication(config: ClusterConfig) -> None:
     if config.local:
         return
     assert "ray" not in sys.modules or os.environ.get("RAY_AUTH_MODE"), "ray was imported too early"
-    starts_ray = (config.address or os.environ.get("RAY_ADDRESS") or "local") == "local"
+    starts_ray = config.joined(os.environ) is None
     if config.auth:
         os.environ["RAY_AUTH_MODE"] = config.auth
     elif starts_ray:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from configs.errors import DependencyError, DpkdError
 from configs.load import dump, load, recipe_names
 from configs.run import RunConfig
+from orchestration.command import parse_recipe
 from orchestration.ray_auth import settle_authentication
 from orchestration.say import say
 
@@ -29,9 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a recipe; returns the process's exit code (2 configuration, 3 dependency, 4 data,
     5 non-finite, 130/143 signals).
     """
-    options = _parse(sys.argv[1:] if arguments is None else arguments)
+    options, recipe, overrides = _parse(sys.argv[1:] if arguments is None else arguments)
     try:
-        config = load(options.recipe, options.overrides)
+        config = load(recipe, overrides)
         if options.dry_run:
             return _dry_run(config)
         settle_authentication(config.cluster)
@@ -60,7 +61,7 @@ def _dry_run(config: RunConfig) -> int:
     return 0
 
 
-def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, str | None, list[str]]:
     parser = argparse.ArgumentParser(
         prog="python -m orchestration.run",
         description="Distil a teacher into a student by preference distillation (DPKD).",
@@ -68,19 +69,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "words",
-        nargs="*",
-        metavar="RECIPE | key=value",
-        help="a recipe's name or a YAML file (default: quickstart), then dotted overrides",
-    )
-    parser.add_argument(
         "--dry-run", action="store_true", help="print configuration and plan, start nothing"
     )
-    options = parser.parse_intermixed_args(arguments)
-    first_is_recipe = bool(options.words) and "=" not in options.words[0]
-    options.recipe = options.words[0] if first_is_recipe else None
-    options.overrides = options.words[1:] if first_is_recipe else options.words
-    return options
+    return parse_recipe(parser, arguments)
 
 
 if __name__ == "__main__":

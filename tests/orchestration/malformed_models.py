@@ -85,6 +85,7 @@ def set_tensor(name: str, tensor: torch.Tensor | None) -> Callable[[Path], None]
     return change
 
 
+COMPLETE_STUDENT = "set student.model to a complete model in Hugging Face layout"
 COMPLETE = "give a complete model in Hugging Face layout"
 FOLDER = "give a folder in Hugging Face layout, or a hub"
 AGAIN = "copy it from the model again"
@@ -112,9 +113,13 @@ FOLDERS = [
            "model folder {model}: config.json holds a list where a JSON object is expected; "
            + AGAIN),
     Damage("a config.json of no architecture", set_key("config.json", "model_type", None),
-           f"model {{model}} has no readable configuration (…); {FOLDER} name"),
+           f"student {{model}}: config.json cannot be used (…); {COMPLETE_STUDENT}"),
     Damage("a config.json of an unknown architecture", set_key("config.json", "model_type", "foo"),
-           f"model {{model}} has no readable configuration (…`foo`…); {FOLDER} name"),
+           f"student {{model}}: config.json cannot be used (…`foo`…); {COMPLETE_STUDENT}"),
+    Damage("a config.json of fewer tokens than the tokenizer has",
+           set_key("config.json", "vocab_size", 5),
+           "the student has a vocabulary of 5, fewer than the … tokens of the run's tokenizer; set "
+           "student.model to a model of the tokenizer's family", ConfigError),
     Damage("a config.json with a word for a number", set_key("config.json", "n_positions", "long"),
            TOKENIZER),
     Damage("a generation_config.json that is cut off", cut("generation_config.json", 20),

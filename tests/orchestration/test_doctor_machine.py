@@ -25,8 +25,8 @@ from orchestration.checkups_needs import (
     memory_need,
     parameters_in,
     parameters_of,
-    reserved,
 )
+from orchestration.role_counts import reserved, role_counts
 
 TEACHER, STUDENT = 1_007_616, 90_112
 """Parameters of the quickstart's models: 12 h² a layer, and 640 h."""
@@ -141,14 +141,14 @@ def test_shared_memory_is_measured_where_there_is_any(tmp_path):
 
 def test_a_recipe_reserves_for_every_actor_of_a_role():
     config = load("quickstart", ["student.replicas=3", "cluster.sampler.cpus=2"])
-    assert reserved(config, "cpus") == {
+    asked = reserved(config.cluster, role_counts(config))
+    assert {role: amounts["CPU"] for role, amounts in asked.items()} == {
         "sampler": 6.0,
         "teacher": 0.5,
         "learner": 0.5,
         "offline": 0.0,
         "reference": 0.0,
     }
-    assert reserved(load("quickstart", ["cluster.local=true"]), "cpus") == {}
 
 
 def test_the_memory_of_the_quickstart_is_processes_weights_and_two_caches():

@@ -17,7 +17,6 @@ from orchestration.checkups_network import (
     check_metrics_port,
     check_ray_address,
     check_teacher_server,
-    cluster_address,
 )
 from tests.actors.openai_stub import OpenAiStub
 
@@ -73,15 +72,6 @@ def test_a_metrics_host_of_another_machine_is_a_warning():
     finding = check_metrics_port("192.0.2.1", closed_port())  # an address for documentation
     assert finding.verdict == "warning"
     assert "monitoring.host" in finding.fix
-
-
-def test_the_recipe_s_address_goes_before_the_environment_s():
-    environ = {"RAY_ADDRESS": "a:1"}
-    assert cluster_address(ClusterConfig(address="b:2"), environ) == "b:2"
-    assert cluster_address(ClusterConfig(), environ) == "a:1"
-    assert cluster_address(ClusterConfig(address="local"), environ) is None
-    assert cluster_address(ClusterConfig(local=True), environ) is None
-    assert cluster_address(ClusterConfig(), {}) is None
 
 
 @pytest.mark.parametrize("form", ["127.0.0.1:{}", "ray://127.0.0.1:{}"])
