@@ -141,7 +141,7 @@ class DeepSpeedEngine:
         )
 
     def load(self, folder: Path) -> None:
-        """Restore what ``save`` wrote, with the same number of ranks (collective)."""
+        """Restore what ``save`` wrote; a sharded one with the same number of ranks (collective)."""
         _, state = self._engine.load_checkpoint(str(folder), tag="engine")
         torch.set_rng_state(state["torch_rng"].cpu())
 

@@ -190,7 +190,7 @@ class LearnerWorker:
             ) from error
 
     def load(self, folder: str) -> None:
-        """Restore what ``save`` wrote with the same number of ranks and ZeRO stage."""
+        """Restore what ``save`` wrote with the same ZeRO stage and, above 0, number of ranks."""
         self.engine.load(Path(folder))
 
     def close(self) -> None:

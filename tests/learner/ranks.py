@@ -32,12 +32,17 @@ def learn(worker: LearnerWorker, config: RunConfig, steps: int) -> list[float]:
     return values
 
 
-def two_ranks(configs: list[RunConfig], model: str, folder: str) -> list[list[float]]:
-    """Learn three steps under each configuration; return what rank 0 saw, with the final nll."""
+def two_ranks(
+    configs: list[RunConfig], model: str, folder: str, *, restored: str | None = None
+) -> list[list[float]]:
+    """Learn three steps under each configuration; return what rank 0 saw, with the final nll.
+
+    They begin where the checkpoint ``restored`` ended.
+    """
     context = multiprocessing.get_context("spawn")
     addresses, results = context.Queue(), context.Queue()
     processes = [
-        context.Process(target=_rank, args=(rank, configs, model, folder, addresses, results))
+        context.Process(target=_rank, args=(rank, configs, model, folder, restored, addresses, results))
         for rank in (0, 1)
     ]
     for process in processes:
@@ -53,7 +58,13 @@ def two_ranks(configs: list[RunConfig], model: str, folder: str) -> list[list[fl
 
 
 def _rank(  # noqa: PLR0917 - the arguments of a process are positional
-    rank: int, configs: list[RunConfig], model: str, folder: str, addresses: Any, results: Any
+    rank: int,
+    configs: list[RunConfig],
+    model: str,
+    folder: str,
+    restored: str | None,
+    addresses: Any,
+    results: Any,
 ) -> None:
     os.environ["MASTER_ADDR"] = "127.0.0.1"
     seen = []
@@ -65,6 +76,8 @@ def _rank(  # noqa: PLR0917 - the arguments of a process are positional
         else:
             address, port = addresses.get(timeout=60)
         worker.start(address, port)
+        if restored:
+            worker.load(restored)
         values = learn(worker, config, 3)
         prompts = [item.prompt for item in batches(config, 1)[0][:3]]
         values.append(worker.nll(prompts)["nll"])

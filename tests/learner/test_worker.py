@@ -167,6 +167,19 @@ def test_a_restored_engine_goes_on_as_if_never_stopped(
     worker.close()
 
 
+def test_without_sharding_two_ranks_go_on_where_one_ended(model: str, tmp_path: Path) -> None:
+    kept = str(tmp_path / "kept")
+    worker = started_worker(config(), model)
+    learn(worker, config(), 2)
+    worker.save(kept)
+    expected = learn(worker, config(), 3)
+    worker.save_model(str(tmp_path / "one"))
+    worker.close()
+    (values,) = two_ranks([config(ranks=2)], model, str(tmp_path), restored=kept)
+    assert values[:-1] == pytest.approx(expected, abs=1e-5, rel=1e-5)
+    assert difference(tmp_path / "0", tmp_path / "one") < 1e-4
+
+
 def _overflow_the_gradient(module: object, inputs: object, output: tuple[Tensor, ...]) -> None:
     output[0].register_hook(lambda gradient: gradient * float("inf"))
 
