@@ -14,6 +14,13 @@ from typing import Self
 import psutil
 
 RAY = Path(sys.executable).with_name("ray")
+_SOON = {
+    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "5000",
+    "RAY_health_check_failure_threshold": "3",
+}
+"""Ray's own settings: a head notices in seconds, not in a minute, that a node is gone."""
 
 
 class RayNode:
@@ -35,7 +42,7 @@ class RayNode:
                     *(f"--num-cpus={cpus}", f"--resources={json.dumps(resources)}"),
                     "--disable-usage-stats",
                 ],
-                env=with_venv(),
+                env=with_venv() | _SOON,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
