@@ -1,6 +1,8 @@
 """One rank of the learner, as orchestration drives it. A plain class; Ray is not known here."""
 
+import errno
 import os
+import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +28,7 @@ from learner.step import forward_backward, gold_nll
 from learner.weights import flatten_weights, make_manifest, open_cuda_sender
 
 _PROBE_LENGTH = 24
+_FULL_BYTES = 1 << 20
 _PROBE_TOLERANCE = {"float32": 1e-4, "bfloat16": 0.15}
 """Nats by which two engines may differ on the same weights, by number format."""
 
@@ -183,10 +186,9 @@ class LearnerWorker:
             self.engine.save(Path(folder))
             failpoint("learner.saved")
         except (OSError, RuntimeError) as error:  # torch tells of a full disk by the second
-            reason = str(error).splitlines()[0]
             raise CheckpointError(
-                f"the learner's state cannot be written to {folder} ({reason}); make room, or set "
-                "checkpoint.folder"
+                f"the learner's state cannot be written to {folder} ({_refusal(error, folder)}); "
+                "make room, or set checkpoint.folder"
             ) from error
 
     def load(self, folder: str) -> None:
@@ -271,6 +273,13 @@ class LearnerWorker:
     def _barrier(self) -> None:
         if self._world_size > 1:
             dist.barrier()
+
+
+def _refusal(error: OSError | RuntimeError, folder: str) -> str:
+    """Say why a disk refused; of a full one torch says only where in its archive it noticed."""
+    if isinstance(error, RuntimeError) and shutil.disk_usage(folder).free < _FULL_BYTES:
+        return os.strerror(errno.ENOSPC)
+    return str(error).splitlines()[0]
 
 
 def _backend() -> str:

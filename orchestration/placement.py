@@ -1,7 +1,7 @@
 """Where the parts run: the only file in which `ray.remote` is written.
 
 The parts are plain classes. ``RayRole`` hosts one in an actor of its own; a class with
-``async`` methods (the replay queue) gets an asyncio actor.
+``async`` methods (the replay queue) gets an asyncio actor, on the driver's machine.
 """
 
 import asyncio
@@ -16,13 +16,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import ObjectLostError, RayActorError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from configs import faults
 from configs.cluster import ClusterConfig, RoleResources
 from configs.errors import DependencyError
 from orchestration.role_counts import reserved
-from orchestration.roles import BusyClock, Process, Role, RoleDied, RoleError, spread
+from orchestration.roles import AnswerLost, BusyClock, Process, Role, RoleDied, RoleError, spread
 
 HEALTH = "health"
 """Concurrency group, and so thread, of the methods that answer while a part works."""
@@ -89,6 +90,8 @@ class RayRole(Role):
         super().__init__(name, timeout)
         remote: Any = ray.remote  # its annotations know no concurrency groups
         self._host = remote(concurrency_groups={HEALTH: 1})(_AsyncHost if asynchronous else _Host)
+        # What coordinates stays beside the driver: no other machine's loss is then its own.
+        self._strategy = _beside_the_driver() if asynchronous else "DEFAULT"
         self._resources = resources
         self._environment = environment or {}
         self._build = build
@@ -146,11 +149,17 @@ class RayRole(Role):
             num_cpus=self._resources.cpus,
             num_gpus=self._resources.gpus,
             resources=self._resources.custom,
+            scheduling_strategy=self._strategy,
             runtime_env={"env_vars": env},
         )
         actor = placed.remote(self._build)
         _ACTORS[actor._actor_id.hex()] = (self.name, self.life)
         return actor
+
+
+def _beside_the_driver() -> NodeAffinitySchedulingStrategy:
+    node = ray.get_runtime_context().get_node_id()
+    return NodeAffinitySchedulingStrategy(node, soft=True)
 
 
 class TransferCall:
@@ -187,6 +196,8 @@ def _for_the_user(cause: BaseException, asked: str) -> BaseException:
             role=name,
             life=life,
         )
+    if isinstance(cause, ObjectLostError):
+        return AnswerLost(f"an answer that {asked} was to have is lost ({_last_line(cause)})")
     if isinstance(cause, RayError):
         return RoleError(f"{asked} could not answer: {_last_line(cause)}")
     return cause

@@ -32,6 +32,13 @@ class RoleDied(RoleError):
         """Which of its lives ended: a later one may have begun already."""
 
 
+class AnswerLost(RoleDied):
+    """What a role answered lay on a machine that is gone: it is to be asked again."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, role="answer", life=0)
+
+
 class Process(NamedTuple):
     """A process somewhere in the cluster."""
 

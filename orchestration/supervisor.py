@@ -16,7 +16,7 @@ from configs.supervision import SupervisionConfig
 from orchestration.assembly import Roles
 from orchestration.exporter import MetricsHub
 from orchestration.ledger import Ledger
-from orchestration.roles import Role, RoleDied, RoleError
+from orchestration.roles import AnswerLost, Role, RoleDied, RoleError
 from orchestration.weight_sync import WeightSync
 
 LONGEST_BACKOFF_SECONDS = 60.0
@@ -55,10 +55,14 @@ class Supervisor:
 
         Returns at once where somebody else has done so, or where the run goes on without it.
         Raises ``death`` for a learner or queue, and RoleError when the role does not come back
-        and cannot be done without.
+        and cannot be done without. Of an answer that was lost nobody is dead: after a wait whoever
+        wanted it may ask again, ``max_restarts`` times.
         """
         if death.role.startswith(("learner", "queue")):
             raise death
+        if isinstance(death, AnswerLost):
+            await self._ask_again(death)
+            return
         async with self._locks.setdefault(death.role, asyncio.Lock()):
             role = next((r for r in self.roles.engines() if r.name == death.role), None)
             if role is None or role.life > death.life:
@@ -96,6 +100,13 @@ class Supervisor:
             self.hub.set("restarts", self.restarts[kind], role=kind)
             self.ledger.restarted(name, str(death), seconds=time.monotonic() - found)
             return
+
+    async def _ask_again(self, loss: AnswerLost) -> None:
+        self._tries[loss.role] += 1
+        if self._tries[loss.role] > self.config.max_restarts:
+            raise loss
+        self.announce(f"{loss}. Asking again")
+        await asyncio.sleep(self.config.backoff_seconds)
 
     async def watch(self) -> None:
         """Ask after every part until cancelled; kill what does not answer, for others to mend."""

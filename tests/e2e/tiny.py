@@ -89,9 +89,9 @@ class TinyRun:
         """Processes of this run that are alive."""
         return [process for process in self._family.values() if process.is_running()]
 
-    def survivors(self) -> list[str]:
-        """Command lines of processes of this run that are alive ten seconds after its end."""
-        _, alive = psutil.wait_procs(list(self._family.values()), timeout=10)
+    def survivors(self, within: float = 10) -> list[str]:
+        """Command lines of processes of this run that are alive so many seconds after its end."""
+        _, alive = psutil.wait_procs(list(self._family.values()), timeout=within)
         return [" ".join(process.cmdline()) for process in alive if process.is_running()]
 
     def json(self, name: str) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def test_a_lost_node_s_sampler_moves_and_is_done_without_when_there_is_nowhere(t
     settings = (
         *("learner.steps=5000", "student.replicas=2", "replay.max_policy_lag=2"),
         *('cluster.sampler={"cpus":0,"custom":{"seat":1}}', "supervision.max_restarts=1"),
-        "cluster.start_timeout_seconds=100",
+        "cluster.start_timeout_seconds=60",
     )
     with RayNode(tmp_path / "head.log", seat=1) as head:
         nodes = [RayNode(tmp_path / "node-0.log", joins=head, cpus=0, seat=1)]

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -15,24 +16,24 @@ LOCAL = ("cluster.local=true", "deterministic=true", "checkpoint.every=2", "resu
 
 
 def test_stops_second_runs_taken_ports_and_flipped_bytes_change_no_bit(tmp_path, report):
-    calm = FaultyRun(tmp_path, *LOCAL, "learner.steps=12", name="calm")
+    calm = FaultyRun(tmp_path, *LOCAL, "learner.steps=16", name="calm")
     assert calm.wait() == 0, calm.tail()
     shutil.rmtree(tmp_path / "cache" / "teacher")
-    settings = (*LOCAL, "learner.steps=12")
+    settings = (*LOCAL, "learner.steps=16")
 
     with socket.socket() as taken:
         taken.bind(("0.0.0.0", 0))
         taken.listen()
         port = taken.getsockname()[1]
         run = FaultyRun(tmp_path, *settings, f"monitoring.port={port}", name="told")
-
-        def once() -> None:
-            second = FaultyRun(tmp_path, *settings, name="told", log="second")
-            assert second.wait() == 2, second.tail()
-            assert "belongs to a run that goes on (process" in second.tail()
-            run.process.send_signal(signal.SIGTERM)
-
-        assert run.wait(run.at_step(3, once)) == 143, run.tail()
+        # The second one is refused while the first still starts: its steps are quick.
+        while not list(run.folder.parent.glob(".told.lock")):
+            time.sleep(0.05)
+        second = FaultyRun(tmp_path, *settings, name="told", log="second")
+        assert second.wait() == 2, second.tail()
+        assert "belongs to a run that goes on (process" in second.tail()
+        once = run.at_step(3, lambda: run.process.send_signal(signal.SIGTERM))
+        assert run.wait(once) == 143, run.tail()
     said = run.log.read_text()
     assert f"port {port}" in said and "resume=auto" in said
     stopped_at = run.json("status.json")["step"]
@@ -66,9 +67,11 @@ def test_a_driver_that_is_killed_takes_its_actors_with_it(tmp_path, report):
     fault = "driver:consumed:6:kill"
     run = FaultyRun(tmp_path, "learner.steps=10", "resume=auto", faults=fault, name="headless")
     assert run.wait() == -9, run.tail()
-    assert run.survivors() == []
+    assert not [name for name in run.survivors() if "Agent" not in name]
     on = FaultyRun(tmp_path, "learner.steps=10", "resume=auto", name="headless")
     assert on.wait() == 0, on.tail()
+    # Two helpers of Ray's own look for their dead head for a minute before they end.
+    assert run.survivors(within=90) == []
     assert on.json("summary.json")["ledger"]["consumed"] == 80
     on.verify()
     report(on.outcome("7 driver killed, actors on Ray", fault))

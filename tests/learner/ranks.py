@@ -42,7 +42,9 @@ def two_ranks(
     context = multiprocessing.get_context("spawn")
     addresses, results = context.Queue(), context.Queue()
     processes = [
-        context.Process(target=_rank, args=(rank, configs, model, folder, restored, addresses, results))
+        context.Process(
+            target=_rank, args=(rank, configs, model, folder, restored, addresses, results)
+        )
         for rank in (0, 1)
     ]
     for process in processes:

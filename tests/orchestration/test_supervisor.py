@@ -9,7 +9,7 @@ import pytest
 from configs.supervision import SupervisionConfig
 from orchestration import supervisor as supervising
 from orchestration.assembly import Roles
-from orchestration.roles import Role, RoleDied, RoleError
+from orchestration.roles import AnswerLost, Role, RoleDied, RoleError
 from orchestration.supervisor import Supervisor
 
 
@@ -294,3 +294,18 @@ def test_work_that_the_learner_died_over_is_not_done_again():
 
     with pytest.raises(RoleDied, match="learner-0 died"):
         asyncio.run(crew.supervisor.persist(work))
+
+
+def test_an_answer_that_was_lost_is_asked_for_again_a_few_times_and_nobody_restarted():
+    crew = Crew(max_restarts=2)
+    tries = 0
+
+    async def work() -> None:
+        nonlocal tries
+        tries += 1
+        raise AnswerLost("an answer that teacher-0 was to have is lost")
+
+    with pytest.raises(AnswerLost):
+        asyncio.run(crew.supervisor.persist(work))
+    assert tries == 3
+    assert all(part.life == 0 and not part.killed for part in crew.parts.values())
