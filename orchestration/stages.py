@@ -19,6 +19,7 @@ from configs.evaluation import EvaluationConfig
 from configs.models import ModelSource, WarmStart
 from configs.negatives import NegativesConfig
 from configs.objective import SftConfig
+from configs.replay import ReplayConfig
 from configs.run import RunConfig
 from configs.student import StudentConfig
 from learner.make_model import make_model
@@ -132,8 +133,9 @@ def sft_config(
             "objective": SftConfig(),
             "negatives": NegativesConfig(),
             "learner": learner,
-            # Gold responses do not age: the next batches may wait ready.
-            "replay": config.replay.model_copy(update={"max_policy_lag": 2}),
+            # Gold responses do not age: the next batches may wait ready. The run's own bounds
+            # are made for another batch.
+            "replay": ReplayConfig(max_policy_lag=2),
             "evaluation": EvaluationConfig(every=0, generate=False),
             # A stage that is cut short is made again: its result is kept, not its course.
             "checkpoint": CheckpointConfig(every=0),

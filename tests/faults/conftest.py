@@ -53,7 +53,7 @@ def pytest_terminal_summary(
     if not outcomes:
         return
     terminalreporter.section("faults")
-    row = "{:<44} {:<44} {:>12} {:>5} {:>6}"
+    row = "{:<46} {:<44} {:>12} {:>5} {:>6}"
     terminalreporter.line(row.format("fault", "injected by", "recovered, s", "lost", "twice"))
     for fault, injected, seconds, lost, twice in outcomes:
         shown = "-" if seconds is None else f"{seconds:.1f}"

@@ -42,7 +42,7 @@ def test_kills_at_seeded_moments_change_no_bit(tmp_path, report):
     assert run.student() == calm.student()
     run.verify()
     injected = f"seed {SEED}: {moments(SEED)[0]} ..."
-    report(run.outcome(f"driver killed at {MOMENTS} moments", injected))
+    report(run.outcome(f"6, 7 killed at {MOMENTS} moments, bit for bit", injected))
 
 
 def test_the_same_command_once_more_says_that_all_is_done_and_what_may_not_change(tmp_path):

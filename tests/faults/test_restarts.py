@@ -22,10 +22,9 @@ def test_every_kind_of_part_may_die_in_one_run(tmp_path, report):
     assert summary["ledger"] == {"issued": 192, "consumed": 192, "in_flight": 0, "dropped": {}}
     assert [step for step, _ in run.losses()] == list(range(1, 25))
     run.verify()
-    for role, fault in zip(
-        ("sampler-0", "teacher-0", "learner", "queue"), faults.split(","), strict=True
-    ):
-        report(run.outcome(f"{role} killed", fault, restarted=role))
+    rows = {"1": "sampler-0", "4": "teacher-0", "6": "learner", "11": "queue"}
+    for (row, role), fault in zip(rows.items(), faults.split(","), strict=True):
+        report(run.outcome(f"{row} {role} killed", fault, restarted=role))
     assert run.survivors() == []
 
 
@@ -40,17 +39,16 @@ def test_a_hung_sampler_a_poisonous_prompt_and_a_loss_that_is_none(tmp_path, rep
     assert summary["restarts"]["sampler"] == 4
     assert (run.folder / "nonfinite-after-step-2.json").exists()
     run.verify()
-    report(run.outcome("sampler hung", "sampler:generate:2:stop", restarted="sampler-0"))
-    report(run.outcome("loss not finite", "learner:forward:3:nan"))
-    report(run.outcome("prompt that kills samplers", "sampler:generate.0/45/0:*:kill"))
+    report(run.outcome("2 sampler hung", "sampler:generate:2:stop", restarted="sampler-0"))
+    report(run.outcome("12 loss not finite", "learner:forward:3:nan"))
+    report(run.outcome("19 prompt that kills samplers", "sampler:generate.0/45/0:*:kill"))
     assert run.survivors() == []
 
 
-def test_what_arrives_late_twice_or_half_changes_nothing(tmp_path, report):
-    """A dead engine in a living actor, pushes cut short, a small queue, leases that expire."""
+def test_dead_engines_pushes_cut_short_and_a_full_queue_change_nothing(tmp_path, report):
     faults = "sampler:engine:9:raise,learner:publish:6:kill,sampler:load:14:kill"
-    settings = ("replay.max_policy_lag=2", "replay.max_tuples=16", "replay.lease_seconds=0.01")
-    run = FaultyRun(tmp_path, "learner.steps=16", *settings, faults=faults, name="late")
+    settings = ("replay.max_policy_lag=2", "replay.max_tuples=8")
+    run = FaultyRun(tmp_path, "learner.steps=16", *settings, faults=faults, name="half")
     assert run.wait() == 0, run.tail()
     summary = run.json("summary.json")
     assert summary["ledger"] == {"issued": 128, "consumed": 128, "in_flight": 0, "dropped": {}}
@@ -58,15 +56,13 @@ def test_what_arrives_late_twice_or_half_changes_nothing(tmp_path, report):
     assert summary["weight_sync"]["verified"] is True
     lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     assert max(line["lag"] for line in lines) <= 2
-    assert max(line["queue_held"] for line in lines) <= 16
-    assert lines[-1]["queue_expired"] >= 8, "no lease expired"
+    assert max(line["queue_held"] for line in lines) == 8
     run.verify()
     engine, publish, load = faults.split(",")
     report(run.outcome("3 engine dead in a living actor", engine, restarted="sampler-0"))
-    report(run.outcome("10 queue full", "replay.max_tuples=16"))
+    report(run.outcome("10 queue full", "replay.max_tuples=8"))
     report(run.outcome("16 push cut short by the learner", publish, restarted="learner"))
     report(run.outcome("16 push cut short by the sampler", load))
-    report(run.outcome("18 late acks, tuples delivered twice", "replay.lease_seconds=0.01"))
     assert run.survivors() == []
 
 
@@ -83,4 +79,4 @@ def test_a_teacher_that_does_not_come_back_stops_the_run_with_a_checkpoint(tmp_p
     assert on.wait() == 0, on.tail()
     assert on.json("summary.json")["ledger"]["consumed"] == 96
     on.verify()
-    report(on.outcome("teacher lost for good, run resumed", faults))
+    report(on.outcome("4 teacher lost for good, run resumed", faults))

@@ -43,3 +43,9 @@ def test_a_warm_start_uses_every_row_once_however_many_negatives(
         "student-sft": 8,
     }
     assert len({prompt.row for prompt in inputs.prompts.take(8)}) == 4
+
+
+def test_a_warm_start_is_not_held_to_the_bounds_of_the_run_s_queue(tmp_path: Path):
+    config = load("quickstart", ["replay.max_tuples=8", "learner.batch_size=8"])
+    stage = stages.sft_config(config, "student", config.student, "somewhere", tmp_path)
+    assert stage.replay.max_tuples >= 3 * stage.learner.batch_size
