@@ -90,7 +90,6 @@ class Pipeline:
     step: int = 0
     unfinished: InitVar[Iterable[Uid]] = ()
     """In flight in the ledger, and nobody works on them: they are issued again, first."""
-    stopping: bool = False
     _again: deque[Uid] = field(init=False)
     _slots: Slots = field(init=False)
     _drops: Drops = field(init=False)
@@ -99,6 +98,7 @@ class Pipeline:
     """The step under way; it is never cut off from the ledger."""
     _skipped: int = 0
     """Steps in a row that were skipped for a number that is none."""
+    _stopped: asyncio.Event = field(default_factory=asyncio.Event)
     _drawing: asyncio.Event = field(default_factory=asyncio.Event)
     """Clear while an evaluation has the samplers to itself."""
 
@@ -135,7 +135,7 @@ class Pipeline:
 
     def stop(self) -> None:
         """Finish the step under way, then stop; no further prompt is issued."""
-        self.stopping = True
+        self._stopped.set()
         self._slots.close()
 
     async def settle(self) -> None:
@@ -203,8 +203,11 @@ class Pipeline:
         Consumes leases; produces weight versions and free slots; waits for a full batch;
         unblocked by the sample loops.
         """
-        while self.step < self.config.learner.steps and not self.stopping:
-            lease, batch = await self._lease()
+        while self.step < self.config.learner.steps and not self._stopped.is_set():
+            leased = await self._lease_unless_stopped()
+            if leased is None:
+                return
+            lease, batch = leased
             failpoint("driver.leased")
             self._learning = asyncio.create_task(self._learn(lease, batch))
             self._learning.add_done_callback(_hear)
@@ -318,7 +321,19 @@ class Pipeline:
         if result.nonfinite:
             await self._drops.add(result.nonfinite, "nonfinite")
 
-    async def _lease(self) -> tuple[Any, Any]:
+    async def _lease_unless_stopped(self) -> tuple[Lease, Any] | None:
+        """Lease one batch; None: the run is to stop, and there may never be a whole one."""
+        leasing = asyncio.create_task(self._lease())
+        leasing.add_done_callback(_hear)
+        stopping = asyncio.create_task(self._stopped.wait())
+        try:
+            await asyncio.wait((leasing, stopping), return_when=asyncio.FIRST_COMPLETED)
+            return leasing.result() if leasing.done() else None
+        finally:
+            leasing.cancel()
+            stopping.cancel()
+
+    async def _lease(self) -> tuple[Lease, Any]:
         """Lease one batch; its tuples stay remote, its names come here."""
         while True:
             count = self.config.learner.batch_size
@@ -358,5 +373,5 @@ async def _nothing() -> None:
 
 
 def _hear(task: "asyncio.Task[Any]") -> None:
-    """Nobody may wait for the step any more when it fails: its error has been told already."""
+    """Nobody may wait for the task any more when it fails: its error has been told already."""
     _ = task.cancelled() or task.exception()

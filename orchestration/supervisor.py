@@ -116,10 +116,14 @@ class Supervisor:
             await asyncio.sleep(self.config.health_every_seconds)
 
     async def _ask(self, role: Role) -> None:
-        life = role.life
-        if await role.is_alive(self.config.health_timeout_seconds) or role.life != life:
-            return
-        if not self._locks.setdefault(role.name, asyncio.Lock()).locked():
+        """Kill a part that answered before, and does not any more.
+
+        One that has not answered yet in this life may wait for its place: its start has a
+        time-out of its own.
+        """
+        life, answered = role.life, role.process is not None
+        alive = await role.is_alive(self.config.health_timeout_seconds)
+        if answered and not alive and role.life == life:
             role.kill()
 
     async def _start(self, role: Role) -> None:

@@ -55,12 +55,14 @@ class MortalRole(LocalRole):
         life = self.life
         work = asyncio.ensure_future(super()._run(method, args, returns))
         death = asyncio.ensure_future(ended.wait())
+        # A call goes on when nobody waits for it any more, but never reaches another life.
+        death.add_done_callback(lambda done: done.cancelled() or work.cancel())
+        work.add_done_callback(lambda done: done.cancelled() or done.exception())
+        work.add_done_callback(lambda _: death.cancel())
         await asyncio.wait({work, death}, return_when=asyncio.FIRST_COMPLETED)
-        death.cancel()
         if not ended.is_set() and not isinstance(work.exception(), Killed):
             return work.result()
         ended.set()
-        work.add_done_callback(lambda done: done.cancelled() or done.exception())
         raise RoleDied(f"{self.name} died", role=self.name, life=life)
 
     async def stop(self) -> None:
@@ -72,6 +74,8 @@ class MortalRole(LocalRole):
         self._ended.set()
 
     def restart(self) -> None:
+        if self._ended:
+            self._ended.set()
         self.life += 1
         self._ended = None
 

@@ -1,6 +1,7 @@
 """The loops, over parts without models: order, lag, balance, errors, stopping."""
 
 import asyncio
+import itertools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
@@ -78,7 +79,9 @@ class Rig:
         self.evaluated: list[tuple[int, int]] = []
         """Step of each evaluation, and the version that the sampler then held."""
 
-    async def run(self, *, stop_after: int | None = None) -> Pipeline:
+    async def run(
+        self, *, stop_after: int | None = None, stop_at_issue: int | None = None
+    ) -> Pipeline:
         roles = [_role(f"sampler-{i}", part) for i, part in enumerate(self.samplers)]
         teachers = [_role(f"teacher-{i}", part) for i, part in enumerate(self.teachers)]
         queue = _role("queue", self._queue())
@@ -114,6 +117,8 @@ class Rig:
         )
         if stop_after:
             self.recorder.stepped = _stopping(self.recorder, pipeline, stop_after)  # type: ignore[method-assign]
+        if stop_at_issue:
+            self.ledger.issued = _stopping_at(self.ledger, pipeline, stop_at_issue)  # type: ignore[method-assign]
         try:
             await sync.push()
             await asyncio.wait_for(pipeline.run(), 20)
@@ -156,6 +161,17 @@ def _stopping(recorder: FakeRecorder, pipeline: Pipeline, after: int):
             pipeline.stop()
 
     return stepped
+
+
+def _stopping_at(ledger: Ledger, pipeline: Pipeline, nth: int):
+    original, calls = ledger.issued, itertools.count(1)
+
+    def issued(uids: Any) -> None:
+        original(uids)
+        if next(calls) == nth:
+            pipeline.stop()
+
+    return issued
 
 
 def test_lockstep_learns_from_every_prompt_once_in_order_with_the_weights_that_drew_it(tmp_path):
@@ -542,6 +558,14 @@ def test_a_step_whose_push_failed_is_recorded(tmp_path):
         asyncio.run(rig.run())
     assert rig.noted("consumed") == [["0/0/0", "0/1/0", "0/2/0", "0/3/0"]]
     assert (rig.recorder.steps, rig.recorder.pushed) == ([1], [None])
+
+
+def test_a_run_that_is_told_to_stop_does_not_wait_for_a_batch_that_never_comes(tmp_path):
+    """Half a batch is issued when the signal comes, and the other half never will be."""
+    rig = Rig(tmp_path, steps=50, samplers=[FakeSampler(), FakeSampler()])
+    pipeline = asyncio.run(asyncio.wait_for(rig.run(stop_at_issue=5), 10))
+    assert pipeline.step == 2
+    assert rig.ledger.balance().in_flight == 2
 
 
 def test_slots_close_when_enough_is_learned():

@@ -9,7 +9,7 @@ import pytest
 from configs.supervision import SupervisionConfig
 from orchestration import supervisor as supervising
 from orchestration.assembly import Roles
-from orchestration.roles import AnswerLost, Role, RoleDied, RoleError
+from orchestration.roles import AnswerLost, Process, Role, RoleDied, RoleError
 from orchestration.supervisor import Supervisor
 
 
@@ -24,6 +24,7 @@ class Part(Role):
         """Starts that fail from now on."""
         self.killed = 0
         self.was_killed = asyncio.Event()
+        self.process = Process("here", 7)
 
     def submit(self, method: str, *args: Any, returns: int = 1) -> Any:
         async def answer() -> None:
@@ -48,6 +49,7 @@ class Part(Role):
     def restart(self) -> None:
         self.life += 1
         self.answers = True
+        self.process = None
         self.calls.append("restart")
 
     def died(self) -> RoleDied:
@@ -245,17 +247,21 @@ def test_a_part_that_is_silent_is_killed_for_those_who_wait_to_mend():
     assert teacher.calls == []
 
 
-def test_a_part_that_is_being_restarted_may_be_silent():
+@pytest.mark.parametrize(("answered", "killed"), [(False, 0), (True, 1)])
+def test_a_part_that_is_being_restarted_may_be_silent_until_it_answered_once(answered, killed):
+    """It may wait for its place; or it is up, and was stopped while its model loads."""
     crew = Crew()
     teacher = crew.parts["teacher-0"]
+    teacher.restart()
     teacher.answers = False
+    teacher.process = Process("here", 8) if answered else None
 
     async def story() -> None:
         async with crew.supervisor._locks.setdefault("teacher-0", asyncio.Lock()):
             await crew.supervisor._ask(teacher)
 
     asyncio.run(story())
-    assert teacher.killed == 0
+    assert teacher.killed == killed
 
 
 def test_an_answer_that_was_asked_of_an_earlier_life_kills_nobody():
