@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from configs.overrides import split_override
 from orchestration.bootstrap import Interval, bootstrap
@@ -18,6 +19,7 @@ FROZEN = "frozen"
 SCORES = {
     "rouge_l": "Rouge-L, sampled",
     "greedy_rouge_l": "Rouge-L, greedy",
+    "nll_nats": "gold NLL, nats per token",
     "reverse_kl_nats": "reverse KL, nats per response",
 }
 LAG_KEYS = ("replay.max_policy_lag", "negatives.")
@@ -58,6 +60,12 @@ def plot_lag(points: Sequence[LagPoint], entries: Sequence[Entry]) -> Figure:
         _draw_references(axis, entries, score)
         axis.set_xticks(range(len(lags)), [str(lag) for lag in lags])
         axis.set(title=title, xlabel="policy lag bound, steps")
+        if score == "reverse_kl_nats" and axis.dataLim.ymin > 0:
+            # Old y_s that ruin a model raise it tenfold and more.
+            axis.set_yscale("log")
+            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.yaxis.set_major_formatter("{x:g}")
+            axis.yaxis.set_minor_locator(NullLocator())
     legend_below(figure, axes[0])
     return figure
 
@@ -98,13 +106,16 @@ def _draw_references(axis: Axes, entries: Sequence[Entry], score: str) -> None:
 
 
 def _interval(entries: Sequence[Entry], method: str, score: str) -> Interval | None:
-    values = [
-        np.array([getattr(prompt, score) for prompt in entry.prompts], float)
-        for entry in entries
-        if entry.method == method and entry.prompts
-    ]
-    values = [array for array in values if not np.isnan(array).any()]
+    values = [_values(entry, score) for entry in entries if entry.method == method]
+    values = [array for array in values if len(array) and not np.isnan(array).any()]
     return bootstrap(values) if values else None
+
+
+def _values(entry: Entry, score: str) -> np.ndarray:
+    """Return (P,) values by prompt, or the one of the seed where prompts have none."""
+    if score == "nll_nats":
+        return np.array([entry.scores[score]] if score in entry.scores else [], float)
+    return np.array([getattr(prompt, score) for prompt in entry.prompts], float)
 
 
 def _line(run: PlannedRun) -> str:

@@ -75,8 +75,11 @@ def test_a_teacher_that_does_not_come_back_stops_the_run_with_a_checkpoint(tmp_p
     assert "teacher-0 died" in reason and "supervision.max_restarts" in reason
     assert run.survivors() == []
     run.verify()
+    step = run.json("status.json")["step"]
+    assert run.newest_checkpoint().name == f"step-{step:08d}"
     on = FaultyRun(tmp_path, *short, "resume=auto", name="bereft")
     assert on.wait() == 0, on.tail()
+    assert f"step-{step:08d}, step {step}" in on.log.read_text()
     assert on.json("summary.json")["ledger"]["consumed"] == 96
     on.verify()
     report(on.outcome("4 teacher lost for good, run resumed", faults))

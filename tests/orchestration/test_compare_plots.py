@@ -29,7 +29,7 @@ def _plots(home: Path, **changes) -> dict[str, str]:
 
 def test_a_grid_of_lags_gets_a_line_for_each_lambda(tmp_path):
     svg = _plots(tmp_path, methods={}, grid=LAGS)["lag"]
-    for text in ("λ = 0<", "λ = 0.5<", ">frozen<", "warm start", "teacher"):
+    for text in ("λ = 0<", "λ = 0.5<", ">frozen<", "warm start", "teacher", "gold NLL"):
         assert text in svg, text
 
 
