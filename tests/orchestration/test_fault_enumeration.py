@@ -17,7 +17,7 @@ from configs.faults import POINTS
 from orchestration.claims import judge
 from orchestration.evidence import Evidence
 from orchestration.gathering import gather
-from orchestration.roles import RoleDied
+from orchestration.roles import RoleDied, RoleError
 from tests.orchestration.small_run import SmallRun
 
 VISITS = (1, 2, 5)
@@ -88,6 +88,20 @@ def test_a_learner_that_dies_before_the_first_step_ends_the_run_and_the_next_beg
     run = SmallRun(tmp_path / "runs", monkeypatch, roles_die_alone=True)
     with pytest.raises(RoleDied, match="learner-0 died"):
         run.live(armed(*TOO_SOON))
+    assert run.live()
+    is_whole(run)
+    assert run.student() == undisturbed()
+
+
+def test_a_teacher_that_stays_away_ends_the_run_with_a_checkpoint_of_its_last_step(
+    tmp_path, monkeypatch
+):
+    stubborn = {"supervision": {"max_restarts": 0}, "checkpoint": {"every": 100}}
+    run = SmallRun(tmp_path / "runs", monkeypatch, stubborn, roles_die_alone=True)
+    with pytest.raises(RoleError, match=r"teacher-0 died.*supervision\.max_restarts"):
+        run.live(armed("teacher.judge", 6))
+    evidence = is_honest(run)
+    assert [checkpoint.step for checkpoint in evidence.checkpoints] == [5]
     assert run.live()
     is_whole(run)
     assert run.student() == undisturbed()
