@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
@@ -29,7 +30,7 @@ class RayNode:
     def __init__(
         self, log: Path, *, joins: "RayNode | None" = None, cpus: int = 2, **resources: float
     ) -> None:
-        """Start it, and wait until a head answers; ``resources`` are custom ones."""
+        """Start it, and wait until it is there; ``resources`` are custom ones."""
         self.log = log
         self.address = joins.address if joins else ""
         """``host:port``, as in cluster.address."""
@@ -48,7 +49,9 @@ class RayNode:
                 start_new_session=True,
             )
         if joins is None:
-            self._wait()
+            self._wait_until(self._answers)
+        else:
+            self._wait_until(lambda: "Ray runtime started" in log.read_text())
 
     def _as_head(self) -> list[str]:
         gcs, dashboard, client, agent = free_ports(4)
@@ -86,20 +89,23 @@ class RayNode:
         except psutil.NoSuchProcess:
             return []
 
-    def _wait(self) -> None:
+    def _wait_until(self, ready: Callable[[], bool]) -> None:
         deadline = time.monotonic() + 120
+        while not ready():
+            assert self._process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.5)
+
+    def _answers(self) -> bool:
         request = urllib.request.Request(
             f"{self.dashboard}/api/version",
             headers={"Authorization": f"Bearer {os.environ['RAY_AUTH_TOKEN']}"},
         )
-        while True:
-            assert self._process.poll() is None, self.log.read_text()
-            assert time.monotonic() < deadline, self.log.read_text()
-            try:
-                with urllib.request.urlopen(request, timeout=2):
-                    return
-            except OSError:
-                time.sleep(0.5)
+        try:
+            with urllib.request.urlopen(request, timeout=2):
+                return True
+        except OSError:
+            return False
 
 
 def with_venv() -> dict[str, str]:
