@@ -1,5 +1,6 @@
 """Machines of a cluster that are lost under a run: a node, and Ray's head."""
 
+import os
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -28,6 +29,7 @@ def test_ray_s_head_is_lost_and_a_new_cluster_goes_on(tmp_path, report):
     report(on.outcome("8 Ray's head lost, a new cluster", "its processes killed"))
 
 
+@pytest.mark.skipif("DPKD_SOAK" not in os.environ, reason="minutes long: make test-faults runs it")
 def test_a_lost_node_s_sampler_moves_and_is_done_without_when_there_is_nowhere(tmp_path, report):
     """Two samplers, one a node; the second node is lost, replaced, and lost again for good."""
     settings = (
