@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from configs.errors import CheckpointError
+from configs.errors import CheckpointError, DependencyError
 from configs.run import RunConfig
 from orchestration.assembly import Roles
 from orchestration.crew import Books, Crew, Inputs, Surroundings, muster
@@ -139,7 +139,7 @@ class Session:
             except RoleDied as death:
                 pipeline = await recovery.after(death, pipeline)
                 continue
-            except RoleError:
+            except (RoleError, DependencyError):
                 await pipeline.settle()
                 with contextlib.suppress(RoleError, CheckpointError):
                     await self._keep(crew, pipeline.step)

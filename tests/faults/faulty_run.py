@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from configs.faults import VARIABLE
-from orchestration.ledger import read_events
+from orchestration.ledger import Ledger, read_events
 from tests.e2e.tiny import ROOT, TinyRun
 
 QUICK = (
@@ -64,7 +64,7 @@ class FaultyRun(TinyRun):
     def outcome(self, fault: str, injected: str, *, restarted: str = "") -> Outcome:
         """Count what was lost and what was applied twice, by the ledger alone.
 
-        What a stopped run has in flight is not lost where its checkpoint holds it.
+        What a stopped run has in flight is not lost: a resume issues it again.
         """
         issued: set[str] = set()
         applied: Counter[str] = Counter()
@@ -94,11 +94,11 @@ class FaultyRun(TinyRun):
         return home / (home / "LATEST").read_text().strip()
 
     def kept_for_a_resume(self) -> set[str]:
-        """Return the uids that a stopped run's newest checkpoint holds as in flight."""
+        """Return the uids that the ledger of a run that stopped holds as in flight."""
         if self.json("status.json")["state"] == "succeeded":
             return set()
-        state = json.loads((self.newest_checkpoint() / "state.json").read_text())
-        return set(state["account"]["in_flight"])
+        with Ledger(self.folder / "events.jsonl") as ledger:
+            return {str(uid) for uid in ledger.in_flight}
 
     def losses(self) -> list[tuple[int, str]]:
         """Return step and loss of every line of metrics.jsonl, every bit of it."""
