@@ -39,7 +39,7 @@ from orchestration.learner_group import LearnerGroup
 from orchestration.ledger import Ledger
 from orchestration.recorder import Recorder
 from orchestration.replay_state import Lease
-from orchestration.roles import Role, RoleDied
+from orchestration.roles import AnswerLost, Role, RoleDied
 from orchestration.slots import Slots
 from orchestration.supervisor import Supervisor
 from orchestration.suspects import Suspects
@@ -183,6 +183,9 @@ class Pipeline:
                 await self._put(self._maker(index).make(group))
             except RoleDied as death:
                 await self.parts.supervisor.revive(death)
+                if isinstance(death, AnswerLost):  # nobody died over these prompts
+                    groups.insert(0, group)
+                    continue
                 again, poison = self._suspects.after_death(group)
                 groups = again + groups
                 await self._drops.add(poison, "poison")

@@ -32,6 +32,8 @@ class RayNode:
     ) -> None:
         """Start it, and wait until it is there; ``resources`` are custom ones."""
         self.log = log
+        # A driver takes the node of its own address for its own: others get another.
+        host = "127.0.0.2" if joins else "127.0.0.1"
         self.address = joins.address if joins else ""
         """``host:port``, as in cluster.address."""
         self.dashboard = ""
@@ -39,7 +41,7 @@ class RayNode:
         with log.open("w") as output:
             self._process = subprocess.Popen(
                 [
-                    *(RAY, "start", "--block", "--node-ip-address=127.0.0.1", *role),
+                    *(RAY, "start", "--block", f"--node-ip-address={host}", *role),
                     *(f"--num-cpus={cpus}", f"--resources={json.dumps(resources)}"),
                     "--disable-usage-stats",
                 ],

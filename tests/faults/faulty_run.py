@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from configs.faults import VARIABLE
-from orchestration.ledger import Ledger, read_events
+from orchestration.ledger import read_events
 from tests.e2e.tiny import ROOT, TinyRun
 
 QUICK = (
@@ -64,7 +64,7 @@ class FaultyRun(TinyRun):
     def outcome(self, fault: str, injected: str, *, restarted: str = "") -> Outcome:
         """Count what was lost and what was applied twice, by the ledger alone.
 
-        What a stopped run has in flight is not lost: a resume issues it again.
+        Of a finished run: what is still in flight then is lost.
         """
         issued: set[str] = set()
         applied: Counter[str] = Counter()
@@ -85,20 +85,13 @@ class FaultyRun(TinyRun):
                 fell, rose = event["time"] - event["seconds"], None
         consumed = {uid for uid, count in applied.items() if count > 0}
         twice = sum(count > 1 for count in applied.values()) + len(consumed & dropped)
-        lost = len(issued - consumed - dropped - self.kept_for_a_resume())
+        lost = len(issued - consumed - dropped)
         seconds = round(rose - fell, 1) if fell and rose else None
         return Outcome(fault, injected, seconds, lost, twice)
 
     def newest_checkpoint(self) -> Path:
         home = self.folder / "checkpoints"
         return home / (home / "LATEST").read_text().strip()
-
-    def kept_for_a_resume(self) -> set[str]:
-        """Return the uids that the ledger of a run that stopped holds as in flight."""
-        if self.json("status.json")["state"] == "succeeded":
-            return set()
-        with Ledger(self.folder / "events.jsonl") as ledger:
-            return {str(uid) for uid in ledger.in_flight}
 
     def losses(self) -> list[tuple[int, str]]:
         """Return step and loss of every line of metrics.jsonl, every bit of it."""

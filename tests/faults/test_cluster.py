@@ -47,10 +47,16 @@ def test_a_lost_node_s_sampler_moves_and_is_done_without_when_there_is_nowhere(t
         finally:
             for node in nodes:
                 node.__exit__()
-    (name,) = {event["role"] for event in restarts(run)}
-    run.verify()
-    report(run.outcome("9 node lost: sampler moves", "its processes killed", restarted=name))
-    report(run.outcome("9 node lost for good", "its processes killed"))
+        (name,) = {event["role"] for event in restarts(run)}
+        assert name.startswith("sampler-"), "another part was on the lost node"
+        steps = run.json("status.json")["step"] + 2
+        fewer = ("student.replicas=1", f"learner.steps={steps}", "resume=auto")
+        address = f"cluster.address={head.address}"
+        on = FaultyRun(tmp_path, *settings, address, *fewer, name="nodes")
+        assert on.wait() == 0, on.tail()
+    on.verify()
+    report(on.outcome("9 node lost: sampler moves", "its processes killed", restarted=name))
+    report(on.outcome("9 node lost for good", "its processes killed"))
 
 
 def lose_a_node_twice(run: FaultyRun, head: RayNode, nodes: list[RayNode]) -> Iterator[None]:

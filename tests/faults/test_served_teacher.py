@@ -81,7 +81,14 @@ def test_an_ill_server_costs_one_prompt_and_another_model_stops_the_run(tmp_path
             server.answer_next(Answer(error("restarting"), 500))
 
         assert other.wait(other.at_step(14, replace)) == 3, other.tail()
-    assert "now serves another model" in other.json("status.json")["reason"]
-    assert other.json("status.json")["step"] < 99
-    other.verify()
-    report(other.outcome("5 served teacher replaced by another", "its list of models"))
+        status = other.json("status.json")
+        assert "now serves another model" in status["reason"]
+        assert other.newest_checkpoint().name == f"step-{status['step']:08d}"
+        other.verify()
+
+        server.model = {"id": "big"}
+        steps = f"learner.steps={status['step'] + 2}"
+        on = FaultyRun(tmp_path, *served, steps, name="ill", recipe="seqkd", tiny=SEQKD)
+        assert on.wait() == 0, on.tail()
+    on.verify()
+    report(on.outcome("5 served teacher replaced by another", "its list of models"))

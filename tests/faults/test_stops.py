@@ -5,6 +5,7 @@ import shutil
 import signal
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,17 +39,12 @@ def test_stops_second_runs_taken_ports_and_flipped_bytes_change_no_bit(tmp_path,
     assert f"port {port}" in said and "resume=auto" in said
     stopped_at = run.json("status.json")["step"]
     assert run.newest_checkpoint().name == f"step-{stopped_at:08d}"
-    report(run.outcome("20 metrics port taken", "a socket on it"))
-    report(run.outcome("21 two runs on one folder", "the same command"))
 
     run = FaultyRun(tmp_path, *settings, name="told")
-
-    def twice() -> None:
-        run.process.send_signal(signal.SIGINT)
-        run.process.send_signal(signal.SIGINT)
-
-    assert run.wait(run.at_step(stopped_at + 3, twice)) == 130, run.tail()
-    report(run.outcome("17 SIGTERM once, SIGINT twice", "signals"))
+    story = interrupt_twice(run, after=stopped_at + 3)
+    assert run.wait(lambda: next(story, None)) == 130, run.tail()
+    assert "SIGINT: stopping at once" in run.log.read_text()
+    assert not (run.folder / "student" / "model.safetensors").exists()
 
     damaged = run.newest_checkpoint()
     weights = max(damaged.rglob("*"), key=lambda path: path.stat().st_size)
@@ -61,6 +57,19 @@ def test_stops_second_runs_taken_ports_and_flipped_bytes_change_no_bit(tmp_path,
     assert (run.losses(), run.student()) == (calm.losses(), calm.student())
     run.verify()
     report(run.outcome("13 checkpoint with a flipped byte", "a bit in its largest file"))
+    report(run.outcome("17 SIGTERM once, SIGINT twice", "signals"))
+    report(run.outcome("20 metrics port taken", "a socket on it"))
+    report(run.outcome("21 two runs on one folder", "the same command"))
+
+
+def interrupt_twice(run: FaultyRun, *, after: int) -> Iterator[None]:
+    """The second signal waits until the first is heard: two that are pending are one."""
+    while run.step() < after:
+        yield
+    run.process.send_signal(signal.SIGINT)
+    while "SIGINT: finishing the step" not in run.log.read_text():
+        yield
+    run.process.send_signal(signal.SIGINT)
 
 
 def test_a_driver_that_is_killed_takes_its_actors_with_it(tmp_path, report):

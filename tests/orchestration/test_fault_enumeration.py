@@ -13,11 +13,14 @@ from typing import Any
 
 import pytest
 
+from configs.errors import DependencyError
 from configs.faults import POINTS
 from orchestration.claims import judge
 from orchestration.evidence import Evidence
 from orchestration.gathering import gather
 from orchestration.roles import RoleDied, RoleError
+from tests.orchestration import small_run
+from tests.orchestration.chain_parts import ChainTeacher
 from tests.orchestration.small_run import SmallRun
 
 VISITS = (1, 2, 5)
@@ -102,6 +105,26 @@ def test_a_teacher_that_stays_away_ends_the_run_with_a_checkpoint_of_its_last_st
         run.live(armed("teacher.judge", 6))
     evidence = is_honest(run)
     assert [checkpoint.step for checkpoint in evidence.checkpoints] == [5]
+    assert run.live()
+    is_whole(run)
+    assert run.student() == undisturbed()
+
+
+def test_a_served_teacher_that_fails_for_good_ends_the_run_the_same_way(tmp_path, monkeypatch):
+    class Lost(ChainTeacher):
+        judged = 0
+
+        def judge(self, *given: Any) -> Any:
+            self.judged += 1
+            if self.judged == 6:
+                raise DependencyError("the server could not be reached")
+            return super().judge(*given)
+
+    run = SmallRun(tmp_path / "runs", monkeypatch, {"checkpoint": {"every": 100}})
+    with monkeypatch.context() as patch, pytest.raises(DependencyError, match="not be reached"):
+        patch.setattr(small_run, "ChainTeacher", Lost)
+        run.live()
+    assert [checkpoint.step for checkpoint in is_honest(run).checkpoints] == [5]
     assert run.live()
     is_whole(run)
     assert run.student() == undisturbed()

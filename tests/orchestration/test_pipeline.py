@@ -12,13 +12,13 @@ import pytest
 
 from configs.errors import DependencyError, NonFiniteError, WeightSyncError
 from configs.run import RunConfig
-from configs.wire import PreferenceTuple, Prompt, Trajectory, Uid
+from configs.wire import PreferenceTuple, Prompt, Response, Trajectory, Uid
 from orchestration.learner_group import LearnerGroup
 from orchestration.ledger import Ledger, read_events
 from orchestration.local import LocalRole
 from orchestration.pipeline import Parts, Pipeline
 from orchestration.replay import ReplayQueue
-from orchestration.roles import RoleDied
+from orchestration.roles import AnswerLost, RoleDied
 from orchestration.slots import Slots
 from orchestration.weight_sync import WeightSync
 from tests.orchestration.fake_parts import (
@@ -386,6 +386,28 @@ def test_too_many_prompts_without_a_usable_answer_stop_the_run(tmp_path):
     (error,) = caught.value.exceptions
     assert isinstance(error, DependencyError)
     assert "as teacher_failed: more than replay.max_dropped (3); read the log of" in str(error)
+
+
+class ForgetfulTeacher(FakeTeacher):
+    """Its answers over an ordinal are lost on their way, so many times."""
+
+    def __init__(self, ordinal: int, times: int) -> None:
+        super().__init__()
+        self.ordinal, self.times = ordinal, times
+
+    def respond(self, prompts: list[Prompt]) -> list[Response]:
+        if self.times and any(prompt.uid.ordinal == self.ordinal for prompt in prompts):
+            self.times -= 1
+            raise AnswerLost("an answer that teacher-0 was to have is lost")
+        return super().respond(prompts)
+
+
+def test_answers_that_are_lost_again_and_again_make_no_prompt_a_suspect(tmp_path):
+    rig = Rig(tmp_path, steps=3, teacher=ForgetfulTeacher(5, times=7))
+    rig.supervisor.mend = lambda death: None
+    asyncio.run(rig.run())
+    assert list(chain.from_iterable(rig.learned())) == list(range(12))
+    assert rig.ledger.balance().dropped == {}
 
 
 class LateTeacher(FakeTeacher):

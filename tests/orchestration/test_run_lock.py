@@ -77,20 +77,26 @@ def test_runs_of_other_names_do_not_meet(tmp_path):
         assert names(tmp_path) == [".a.lock", ".b.lock"]
 
 
+def assert_taken(folder: Path) -> None:
+    """Take the lock, and see that it names this process then, and goes with it."""
+    with RunLock(folder) as lock:
+        assert json.loads(lock.path.read_text())["pid"] == os.getpid()
+    assert not lock.path.exists()
+
+
 def test_the_lock_of_a_dead_process_is_taken(tmp_path):
     held_by(tmp_path / "run", pid=dead_pid())
-    with RunLock(tmp_path / "run") as lock:
-        assert json.loads(lock.path.read_text())["pid"] == os.getpid()
+    assert_taken(tmp_path / "run")
 
 
 def test_a_pid_that_was_given_to_another_process_since_is_not_the_holder(tmp_path):
     held_by(tmp_path / "run", born=1.0)
-    RunLock(tmp_path / "run").__exit__()
+    assert_taken(tmp_path / "run")
 
 
 def test_a_lock_from_before_the_machine_was_started_anew_is_taken(tmp_path):
     held_by(tmp_path / "run", boot="another")
-    RunLock(tmp_path / "run").__exit__()
+    assert_taken(tmp_path / "run")
 
 
 def test_a_holder_on_another_machine_is_believed_while_it_beats(tmp_path):
@@ -99,7 +105,7 @@ def test_a_holder_on_another_machine_is_believed_while_it_beats(tmp_path):
         RunLock(tmp_path / "run")
     silent = time.time() - run_lock.SILENCE_SECONDS - 1
     os.utime(path, (silent, silent))
-    RunLock(tmp_path / "run").__exit__()
+    assert_taken(tmp_path / "run")
 
 
 def test_a_holder_beats(tmp_path, monkeypatch):
@@ -114,7 +120,7 @@ def test_a_holder_beats(tmp_path, monkeypatch):
 
 def test_a_torn_lock_is_taken(tmp_path):
     (tmp_path / ".run.lock").write_text('{"pid": 1')
-    RunLock(tmp_path / "run").__exit__()
+    assert_taken(tmp_path / "run")
 
 
 def test_of_many_that_find_a_stale_lock_at_once_one_takes_it(tmp_path, monkeypatch):
