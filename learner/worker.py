@@ -27,8 +27,9 @@ from learner.segments import Asked, Segment
 from learner.step import forward_backward, gold_nll
 from learner.weights import flatten_weights, make_manifest, open_cuda_sender
 
-_PROBE_LENGTH = 24
 _FULL_BYTES = 1 << 20
+"""A disk with less room is taken for full: torch says of a failed write only that it failed."""
+_PROBE_LENGTH = 24
 _PROBE_TOLERANCE = {"float32": 1e-4, "bfloat16": 0.15}
 """Nats by which two engines may differ on the same weights, by number format."""
 
