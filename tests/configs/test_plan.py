@@ -106,3 +106,9 @@ def test_a_plan_of_the_project_is_named_as_its_file_and_says_what_it_is(name):
     plan = load_plan(name)
     assert plan.name == name
     assert (Path(__file__).parents[2] / f"configs/plans/{name}.yaml").read_text().startswith("# ")
+
+
+@pytest.mark.parametrize("name", [name for name in plan_names() if name.startswith("e2e")])
+def test_a_published_plan_names_its_temperatures_whatever_its_recipe_comes_to_say(name):
+    named = {override.partition("=")[0] for override in load_plan(name).overrides}
+    assert {"teacher.sampling.temperature", "student.sampling.temperature"} <= named
