@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from configs.models import MakeModel, ModelSource
 from configs.negatives import NegativesConfig
+from configs.sampling import Sampling
 from configs.teacher import TeacherConfig
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def check_agreement(config: "RunConfig") -> None:
         _check_source("teacher", config.teacher)
         _check_both_made(config.student, config.teacher)
     _check_teacher_can(config)
+    _check_drawn_as_scored(config)
     _check_negatives(config)
     _check_batch(config)
     _check_gold(config)
@@ -142,6 +144,12 @@ def _check_teacher_can(config: "RunConfig") -> None:
             f"server's teacher.max_logprobs ({bound}); lower it, or start the server with a larger "
             "--max-logprobs and set teacher.max_logprobs"
         )
+    vocabulary = config.data.tokenizer_vocab
+    if getattr(teacher, "make", None) and k is not None and k > vocabulary:
+        raise ValueError(
+            f"teacher.distribution_top_k ({k}) is more than the vocabulary of a made teacher, "
+            f"data.tokenizer_vocab ({vocabulary}); lower it, or set it to null for all of them"
+        )
     _check_distributions_fit(config, k)
 
 
@@ -159,6 +167,34 @@ def _check_distributions_fit(config: "RunConfig", k: int | None) -> None:
             f"a batch's teacher distributions may take {nbytes} bytes, more than replay.max_bytes "
             f"({config.replay.max_bytes}); lower teacher.distribution_top_k"
         )
+
+
+def _check_drawn_as_scored(config: "RunConfig") -> None:
+    """Check that importance weights divide by the probability with which responses were drawn."""
+    objective = config.objective
+    if not objective.importance_weighted:
+        return
+    asked: dict[str, tuple[object, object]] = {}
+    if "student_response" in objective.needs:
+        asked |= _plain_sampling("student", config.student.sampling)
+    if "teacher_response" in objective.needs:
+        asked["teacher.response"] = (config.teacher.response, "generate")
+        asked |= _plain_sampling("teacher", config.teacher.sampling)
+    for key, (found, want) in asked.items():
+        if found != want:
+            raise ValueError(
+                f"objective.type={objective.type} weighs responses by the log-probabilities of the "
+                f"models that draw them, at temperature 1 and top-p 1, and {key} is {found}; "
+                f"set {key}={want}"
+            )
+
+
+def _plain_sampling(role: str, sampling: Sampling) -> dict[str, tuple[object, object]]:
+    """Return what a role samples with, and what it would be for the model's own distribution."""
+    return {
+        f"{role}.sampling.temperature": (sampling.temperature, 1),
+        f"{role}.sampling.top_p": (sampling.top_p, 1),
+    }
 
 
 def _check_gold(config: "RunConfig") -> None:

@@ -100,8 +100,9 @@ _OBJECTIVE = (
     _gauge(
         "reward_margin",
         "Implicit reward of y_t minus that of y_s. A rising margin is not 'better' by itself: "
-        "on fresh pairs its expectation is -beta(KL(p||q) + KL(q||p)), never positive, and "
-        "zero only where student and teacher agree (docs/math.md, identity 11).",
+        "on fresh pairs, both drawn at temperature 1, its expectation is "
+        "-beta(KL(p||q) + KL(q||p)), never positive, and zero only where student and teacher "
+        "agree (docs/math.md, identity 11).",
     ),
     _gauge(
         "preference_accuracy",
@@ -110,7 +111,8 @@ _OBJECTIVE = (
     ),
     _gauge(
         "reverse_kl_k1",
-        "KL(q||p) per sequence on y_s, estimator k1 = log q/p: unbiased, any sign.",
+        "KL(q||p) per sequence on y_s, estimator k1 = log q/p: unbiased where y_s is drawn at "
+        "temperature 1, any sign.",
         unit="nats",
     ),
     _gauge(

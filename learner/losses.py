@@ -135,6 +135,8 @@ def _dadpo(objective: DadpoConfig, scored: Scored) -> Loss:
         length_normalised=objective.length_normalised,
         pair_count=scored.pair_count,
     )
+    if not objective.beta_teacher:  # log p is not known: nobody asked for it
+        return loss, statistics
     return loss, statistics | reward_statistics(
         *sides,
         beta=objective.beta_reference + objective.beta_teacher,

@@ -4,6 +4,7 @@ from configs.models import MakeModel, ModelSource
 from configs.objective import DpkdConfig
 from configs.objectives.base import Objective
 from configs.run import RunConfig
+from configs.sampling import Sampling
 from configs.teacher import OpenAiTeacherConfig, TeacherConfig
 
 CPU_FLOPS = 6e10
@@ -94,7 +95,15 @@ def _freshness(config: RunConfig) -> str:
         return f"negatives of a snapshot, renewed every {config.negatives.every} steps"
     share = config.negatives.offline_share
     offline = f", {share:.0%} of the negatives offline" if share else ""
-    return ("lockstep, exactly on-policy" if lag == 0 else f"policy lag up to {lag}") + offline
+    return (_lockstep(config.student.sampling) if lag == 0 else f"policy lag up to {lag}") + offline
+
+
+def _lockstep(sampling: Sampling) -> str:
+    """Say how close to the policy lag 0 is: another temperature or top-p is another policy."""
+    if (sampling.temperature, sampling.top_p) == (1, 1):
+        return "lockstep, exactly on-policy"
+    top_p = "" if sampling.top_p == 1 else f" and top-p {sampling.top_p:g}"
+    return f"lockstep, y_s drawn at temperature {sampling.temperature:g}{top_p}"
 
 
 def _teacher_engine(config: RunConfig) -> str:

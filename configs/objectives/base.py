@@ -32,6 +32,9 @@ class Objective(Section):
     of: ClassVar[Sequences] = "pair"
     knowledge: ClassVar[frozenset[Need]] = frozenset()
     """What is asked of a response beside its tokens."""
+    importance_weighted: ClassVar[bool] = False
+    """Whether responses have weights q/mu: the models must then draw as their log-probabilities
+    say, at temperature 1."""
 
     lm_weight: float = Field(default=0.0, ge=0)
     """Lambda, the weight of the language-model loss -log q(d)/|d| on the corpus, or on the gold

@@ -15,7 +15,8 @@ class MiniLlmConfig(Objective):
     """
 
     of: ClassVar[Sequences] = "rollout"
-    knowledge: ClassVar[frozenset[Need]] = frozenset({"teacher_logprobs", "teacher_distribution"})
+    knowledge: ClassVar[frozenset[Need]] = frozenset({"teacher_logprobs"})
+    importance_weighted: ClassVar[bool] = True
 
     type: Literal["minillm"] = "minillm"
     teacher_share: float = Field(default=0.2, ge=0, lt=1)
@@ -32,12 +33,19 @@ class MiniLlmConfig(Objective):
         """What the teacher does not draw."""
         return 1.0 - self.teacher_share
 
+    @property
+    def needs(self) -> frozenset[Need]:
+        """Log p of the tokens; the single step the teacher's distribution too."""
+        asked: frozenset[Need] = frozenset({"teacher_distribution"} if self.single_step else ())
+        return super().needs | asked
+
 
 class OpdConfig(Objective):
     """On-policy distillation: advantage -(log q - log p) of each drawn token, discount 0."""
 
     of: ClassVar[Sequences] = "rollout"
     knowledge: ClassVar[frozenset[Need]] = frozenset({"teacher_logprobs"})
+    importance_weighted: ClassVar[bool] = True
 
     type: Literal["opd"] = "opd"
     clip: float | None = Field(default=None, gt=0)

@@ -119,15 +119,23 @@ class DadpoConfig(Objective):
     with B = b1 + b2.
     """
 
-    knowledge: ClassVar[frozenset[Need]] = frozenset({"teacher_logprobs", "reference_logprobs"})
-
     type: Literal["dadpo"] = "dadpo"
     beta_reference: float = Field(default=0.1, ge=0)
-    """b1, weight of KL(q || initial student)."""
+    """b1, weight of KL(q || initial student); 0 is DPKD's Eq 8, and asks nothing of it."""
     beta_teacher: float = Field(default=0.1, ge=0)
-    """b2, weight of KL(q || teacher). b1 = 0 is DPKD's Eq 8."""
+    """b2, weight of KL(q || teacher); 0 is dDPO, and asks the teacher for text alone."""
     length_normalised: bool = False
     """Divide each side by its own tokens."""
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """Log-probabilities of the models that have a weight."""
+        asked: set[Need] = set()
+        if self.beta_reference > 0:
+            asked.add("reference_logprobs")
+        if self.beta_teacher > 0:
+            asked.add("teacher_logprobs")
+        return super().needs | asked
 
     @model_validator(mode="after")
     def _some_constraint(self) -> Self:

@@ -1,8 +1,8 @@
 """Divergences between student q and teacher p, for monitoring; none carries a gradient.
 
-Estimates on student responses are unbiased for KL(q || p) only where y_s was drawn by the
-weights that now score it (policy lag 0). Axes: ``B`` pair, ``T`` response token (padding
-holds 0 in both, and then adds 0 everywhere), ``V`` vocabulary.
+Estimates on student responses are unbiased for KL(q || p) only where y_s was drawn at temperature
+1 and top-p 1 by the weights that now score it (policy lag 0). Axes: ``B`` pair, ``T`` response
+token (padding holds 0 in both, and then adds 0 everywhere), ``V`` vocabulary.
 """
 
 import torch
@@ -10,7 +10,10 @@ from torch import Tensor
 
 
 def reverse_kl_k1(student_BT: Tensor, teacher_BT: Tensor) -> Tensor:
-    """Return (B,) float64 k1 = log q(y_s)/p(y_s), nats per sequence: unbiased, any sign."""
+    """Return (B,) float64 k1 = log q(y_s)/p(y_s), nats per sequence: any sign.
+
+    Unbiased where y_s is drawn at temperature 1.
+    """
     return (student_BT.detach().double() - teacher_BT.double()).sum(-1)
 
 

@@ -33,8 +33,8 @@ def reward_statistics(
     """Return shares of means over ``pair_count`` pairs of the implicit rewards.
 
     ``reward_teacher``, ``reward_student``, ``reward_margin``, ``preference_accuracy``. On fresh
-    pairs the expected margin is never positive and is zero only at q = p; a rising margin is not
-    "better" by itself.
+    pairs, both drawn at temperature 1, the expected margin is never positive and is zero only at
+    q = p; a rising margin is not "better" by itself.
     """
     teacher_B = implicit_reward(teacher_side, beta=beta, length_normalised=length_normalised)
     student_B = implicit_reward(student_side, beta=beta, length_normalised=length_normalised)

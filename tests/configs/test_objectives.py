@@ -1,5 +1,6 @@
 """What every objective says it needs, and what is refused because of it."""
 
+import re
 from typing import Any
 
 import pytest
@@ -20,6 +21,8 @@ NEEDS: list[tuple[dict[str, Any], set[str]]] = [
     ({"type": "plad"}, PAIR),
     ({"type": "plad", "form": "margin"}, PAIR | {"response_score"}),
     ({"type": "dadpo"}, PAIR | LOGPROBS | {"reference_logprobs"}),
+    ({"type": "dadpo", "beta_reference": 0.0}, PAIR | LOGPROBS),
+    ({"type": "dadpo", "beta_teacher": 0.0}, PAIR | {"reference_logprobs"}),
     ({"type": "ddpo"}, PAIR | {"reference_logprobs"}),
     ({"type": "sft"}, {"gold"}),
     ({"type": "seqkd"}, {"teacher_response"}),
@@ -30,6 +33,7 @@ NEEDS: list[tuple[dict[str, Any], set[str]]] = [
     ({"type": "gkd", "on_policy_share": 1.0}, {"student_response"} | DISTRIBUTION),
     ({"type": "akl"}, {"teacher_response"} | DISTRIBUTION),
     ({"type": "minillm"}, PAIR | DISTRIBUTION),
+    ({"type": "minillm", "single_step": False}, PAIR | LOGPROBS),
     ({"type": "opd"}, {"student_response"} | LOGPROBS),
 ]
 TEXT_TEACHER = {"type": "openai", "model": "served"}
@@ -64,6 +68,49 @@ def test_more_top_tokens_than_the_server_allows_are_refused() -> None:
     config(objective={"type": "kd"}, teacher=IDS_TEACHER)
     with pytest.raises(ValueError, match=r"distribution_top_k \(the vocabulary\)"):
         config(objective={"type": "kd"}, teacher=IDS_TEACHER | {"distribution_top_k": None})
+
+
+def test_more_top_tokens_than_a_made_vocabulary_are_refused() -> None:
+    made = {"make": {}, "warm_start": {}}
+    sections: dict[str, Any] = {"student": made, "data": {"tokenizer_vocab": 400}}
+
+    def of(kind: str, top_k: int | None) -> RunConfig:
+        teacher = made | {"distribution_top_k": top_k}
+        return config(objective={"type": kind}, teacher=teacher, **sections)
+
+    with pytest.raises(ValueError, match=r"distribution_top_k \(401\) is more than .* \(400\)"):
+        of("kd", 401)
+    of("kd", 400)
+    of("kd", None)
+    of("dpkd", 401)  # nobody asks for them
+
+
+WEIGHED = [
+    ("opd", "student", {"temperature": 0.5}, "student.sampling.temperature is 0.5"),
+    ("opd", "student", {"top_p": 0.9}, "student.sampling.top_p is 0.9"),
+    ("minillm", "student", {"temperature": 1.25}, "student.sampling.temperature is 1.25"),
+    ("minillm", "teacher", {"temperature": 0.0}, "teacher.sampling.temperature is 0.0"),
+    ("minillm", "teacher", {"top_p": 0.9}, "teacher.sampling.top_p is 0.9"),
+]
+
+
+@pytest.mark.parametrize(("kind", "role", "sampling", "said"), WEIGHED)
+def test_importance_weights_of_another_distribution_than_was_drawn_from_are_refused(
+    kind: str, role: str, sampling: dict[str, float], said: str
+) -> None:
+    drawn = {role: {"model": "m", "sampling": sampling}}
+    key, _, _ = said.partition(" is ")
+    with pytest.raises(ValueError, match=re.escape(f"{said}; set {key}=1")):
+        config(objective={"type": kind}, **drawn)
+    config(objective={"type": "reverse_kl"}, **drawn)
+
+
+def test_only_responses_that_are_weighed_must_be_drawn_plainly() -> None:
+    sharp = {"model": "t", "sampling": {"temperature": 0.5}}
+    config(objective={"type": "opd"}, teacher=sharp)
+    config(objective={"type": "minillm", "teacher_share": 0.0}, teacher=sharp)
+    with pytest.raises(ValueError, match=r"teacher\.response is gold; set .*=generate"):
+        config(objective={"type": "minillm"}, teacher={"model": "t", "response": "gold"})
 
 
 def test_distributions_that_the_queue_could_not_hold_are_refused() -> None:

@@ -10,6 +10,16 @@ from torch import Tensor
 from learner.objectives.minillm import minillm, mixture_logprobs
 from learner.objectives.opd import opd
 from learner.objectives.policy_gradient import surrogate
+from tests.learner.small_mdp import (
+    MASK_YT,
+    VISITS_YSV,
+    along_responses,
+    close,
+    kl,
+    logprobs,
+    over_responses,
+    random_table,
+)
 
 LOG2 = math.log(2)
 
@@ -143,7 +153,7 @@ def test_minillm_weighs_the_single_step_by_the_ratio_without_its_gradient() -> N
 
 
 def test_opd_by_hand() -> None:
-    # q/mu = 2 and 1, p/mu = 4 and 1/2; the third token is padding.
+    # q/mu = 2 and 1, p/q = 2 and 1/2; the third token is padding.
     student_BT = logs(0.5, 0.25, 1.0).requires_grad_()
     loss, statistics = opd(
         student_BT,
@@ -153,32 +163,41 @@ def test_opd_by_hand() -> None:
         share_BT=torch.tensor([[0.5, 0.5, 0.0]]),
     )
     loss.backward()
-    assert loss.item() == pytest.approx(-1.5 * LOG2)  # -(2 * 2 - 1) / 2
+    assert loss.item() == pytest.approx(-0.5 * LOG2)  # -(2 * 1 - 1) / 2
     assert statistics["loss_policy_gradient"].item() == loss.item()
     assert student_BT.grad is not None
-    assert student_BT.grad[0].tolist() == pytest.approx([-2 * LOG2, 0.5 * LOG2, 0.0])
+    assert student_BT.grad[0].tolist() == pytest.approx([-LOG2, 0.5 * LOG2, 0.0])
 
 
 def test_opd_clips_when_asked() -> None:
     student_BT = logs(0.5).requires_grad_()
     loss, _ = opd(student_BT, logs(1.0), logs(0.25), clip=0.2, share_BT=torch.ones(1, 1))
     loss.backward()
-    assert loss.item() == pytest.approx(-2.4 * LOG2)
+    assert loss.item() == pytest.approx(-1.2 * LOG2)
     assert student_BT.grad is not None and student_BT.grad.item() == 0.0
 
 
-def test_opd_follows_the_gradient_of_the_reverse_kl_of_a_step() -> None:
-    generator = torch.manual_seed(3)
-    logits_V = torch.randn(5, generator=generator, dtype=torch.float64).requires_grad_()
-    log_p_V = torch.randn(5, generator=generator, dtype=torch.float64).log_softmax(-1)
-    log_q_V = logits_V.log_softmax(-1)
-    exact = (log_q_V.exp() * (log_q_V - log_p_V)).sum()
-    (expected_V,) = torch.autograd.grad(exact, logits_V, retain_graph=True)
-    # One token each, weighed by how often the student draws it.
-    share_BT = log_q_V.detach().exp()[:, None]
+@pytest.mark.parametrize("behaviour", [1, 2], ids=["fresh", "stale"])
+def test_opd_expects_the_reverse_kl_of_the_states_that_the_behaviour_visits(behaviour: int) -> None:
+    logits_SV = random_table(1).requires_grad_()
+    log_p_SV, log_mu_SV = logprobs(0), logprobs(behaviour)
+    log_q_SV = logits_SV.log_softmax(-1)
+    mu_Y = over_responses(log_mu_SV).exp()
+    visits_S = torch.einsum("ysv,y->s", VISITS_YSV, mu_Y)
+    exact = (visits_S * kl(log_q_SV, log_p_SV)).sum()
+    # Every response, weighed by how often the behaviour draws it; tokens are summed.
+    share_YT = torch.where(MASK_YT, mu_Y[:, None], 0.0)
     loss, _ = opd(
-        log_q_V[:, None], log_p_V[:, None], log_q_V.detach()[:, None], clip=None, share_BT=share_BT
+        along_responses(log_q_SV),
+        along_responses(log_p_SV),
+        along_responses(log_mu_SV),
+        clip=None,
+        share_BT=share_YT,
     )
-    (actual_V,) = torch.autograd.grad(loss, logits_V)
-    torch.testing.assert_close(actual_V, expected_V)
-    assert loss.item() == pytest.approx(exact.item())
+    assert close(loss, exact)
+    (expected_SV,) = torch.autograd.grad(exact, logits_SV, retain_graph=True)
+    (actual_SV,) = torch.autograd.grad(loss, logits_SV)
+    assert close(actual_SV, expected_SV)
+    # Were the states drawn by q itself, another objective would be followed: lag still counts.
+    own_S = torch.einsum("ysv,y->s", VISITS_YSV, over_responses(log_q_SV).exp().detach())
+    assert close(own_S, visits_S) == (behaviour == 1)

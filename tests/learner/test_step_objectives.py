@@ -1,7 +1,9 @@
 """Objectives in a learning step: against the logits of whole sequences, one by one."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -12,7 +14,14 @@ from torch import Tensor
 from configs.objective import DpkdConfig, ObjectiveConfig
 from configs.objectives.divergence import AklConfig, GkdConfig, KdConfig, ReverseKlConfig
 from configs.objectives.policy_gradient import MiniLlmConfig, OpdConfig
-from configs.objectives.preference import CpoConfig, PladConfig
+from configs.objectives.preference import (
+    CpoConfig,
+    DadpoConfig,
+    DdpoConfig,
+    IpoConfig,
+    PladConfig,
+    SimpoConfig,
+)
 from configs.objectives.supervised import SeqKdConfig
 from configs.wire import PreferenceTuple, Response
 from learner.cut import micro_batches
@@ -69,30 +78,50 @@ def argmax_actions(log_q_TV: Tensor, log_p_TV: Tensor, ids_T: Tensor, _: Respons
     return -F.logsigmoid(0.5 * (ratio_TV.gather(1, a_p) - ratio_TV.gather(1, a_q))).mean()
 
 
-def minillm(log_q_TV: Tensor, log_p_TV: Tensor, ids_T: Tensor, response: Response) -> Tensor:
+def minillm(objective: MiniLlmConfig) -> Naive:
     """Token by token, with the mixture as a ratio of products of probabilities."""
-    log_q_T, log_p_T = (values.gather(1, ids_T[:, None])[:, 0] for values in (log_q_TV, log_p_TV))
-    q_T, p_T = log_q_T.detach().double().exp(), log_p_T.double().exp()
-    behaviour_T = q_T
-    if response.behaviour_logprobs_T is not None:
-        behaviour_T = torch.from_numpy(response.behaviour_logprobs_T).double().exp()
-    total = torch.zeros(())
-    for i in range(len(ids_T)):
-        top = 0.4 * p_T[: i + 1].prod() + 0.6 * behaviour_T[: i + 1].prod()
-        ratio = log_q_T[i].exp() / (top / (0.4 * p_T[:i].prod() + 0.6 * behaviour_T[:i].prod()))
-        later_T = (log_p_T - log_q_T.detach())[i + 1 :]
-        value = later_T.mean() if len(later_T) else torch.zeros(())
-        total = total - torch.minimum(ratio * value, ratio.clamp(0.8, 1.2) * value)
-        single = (log_q_TV[i].exp() * (log_q_TV[i] - log_p_TV[i])).sum()
-        total = total + ratio.detach() * single
-    return total / len(ids_T)
+    alpha, low, high = objective.teacher_share, 1 - objective.clip, 1 + objective.clip
+    first = 1 if objective.single_step else 0
+
+    def loss(log_q_TV: Tensor, log_p_TV: Tensor, ids_T: Tensor, response: Response) -> Tensor:
+        log_q_T, log_p_T = (of.gather(1, ids_T[:, None])[:, 0] for of in (log_q_TV, log_p_TV))
+        p_T, mu_T = log_p_T.double().exp(), log_q_T.detach().double().exp()
+        if response.behaviour_logprobs_T is not None:
+            mu_T = torch.from_numpy(response.behaviour_logprobs_T).double().exp()
+        total = torch.zeros(())
+        for i in range(len(ids_T)):
+            drawn = alpha * p_T[: i + 1].prod() + (1 - alpha) * mu_T[: i + 1].prod()
+            ratio = log_q_T[i].exp()
+            ratio = ratio / (drawn / (alpha * p_T[:i].prod() + (1 - alpha) * mu_T[:i].prod()))
+            later_T = (log_p_T - log_q_T.detach())[i + first :]
+            value = later_T.sum()
+            if objective.length_normalised and len(later_T):
+                value = later_T.mean()
+            total = total - torch.minimum(ratio * value, ratio.clamp(low, high) * value)
+            if objective.single_step:
+                single = (log_q_TV[i].exp() * (log_q_TV[i] - log_p_TV[i])).sum()
+                total = total + ratio.detach() * single
+        return total / len(ids_T)
+
+    return loss
 
 
-def opd(log_q_TV: Tensor, log_p_TV: Tensor, ids_T: Tensor, response: Response) -> Tensor:
-    assert response.behaviour_logprobs_T is not None
-    log_mu_T = torch.from_numpy(response.behaviour_logprobs_T)
-    log_q_T, log_p_T = (values.gather(1, ids_T[:, None])[:, 0] for values in (log_q_TV, log_p_TV))
-    return -((log_q_T - log_mu_T).exp() * (log_p_T - log_mu_T)).mean()
+def opd(clip: float) -> Naive:
+    def loss(log_q_TV: Tensor, log_p_TV: Tensor, ids_T: Tensor, response: Response) -> Tensor:
+        assert response.behaviour_logprobs_T is not None
+        log_mu_T = torch.from_numpy(response.behaviour_logprobs_T)
+        log_q_T, log_p_T = (of.gather(1, ids_T[:, None])[:, 0] for of in (log_q_TV, log_p_TV))
+        ratio_T, value_T = (log_q_T - log_mu_T).exp(), log_p_T - log_q_T.detach()
+        return -torch.minimum(ratio_T * value_T, ratio_T.clamp(1 - clip, 1 + clip) * value_T).mean()
+
+    return loss
+
+
+MINILLMS = (
+    MiniLlmConfig(teacher_share=0.4),
+    MiniLlmConfig(teacher_share=0.1, clip=0.05, length_normalised=False),
+    MiniLlmConfig(teacher_share=0.1, clip=0.3, single_step=False),
+)
 
 
 def naive_loss(engine: TorchEngine, item: PreferenceTuple, loss: Naive) -> Tensor:
@@ -120,8 +149,9 @@ def naive_loss(engine: TorchEngine, item: PreferenceTuple, loss: Naive) -> Tenso
         (GkdConfig(beta=0.3), jsd),
         (AklConfig(), adaptive_kl),
         (DpkdConfig(level="token", beta=0.5), argmax_actions),
-        (MiniLlmConfig(teacher_share=0.4), minillm),
-        (OpdConfig(), opd),
+        *((objective, minillm(objective)) for objective in MINILLMS),
+        (OpdConfig(), opd(math.inf)),
+        (OpdConfig(clip=0.3), opd(0.3)),
     ],
     ids=lambda value: getattr(value, "type", None),
 )
@@ -129,14 +159,155 @@ def test_with_the_whole_vocabulary_a_step_is_what_full_softmaxes_give(
     objective: ObjectiveConfig, loss: Naive
 ) -> None:
     tuples = tuples_for(objective, 4, top_k=VOCABULARY)
+    check_step(objective, tuples, lambda engine, item: naive_loss(engine, item, loss))
+
+
+def check_step(
+    objective: ObjectiveConfig,
+    tuples: list[PreferenceTuple],
+    loss: Callable[[TorchEngine, PreferenceTuple], Tensor],
+) -> None:
+    """Compare loss and gradients of a step with the mean of ``loss`` over its tuples."""
     expected_engine, engine = TorchEngine(), TorchEngine()
-    losses = [naive_loss(expected_engine, item, loss) for item in tuples]
-    expected = torch.stack(losses).mean()
+    expected = torch.stack([loss(expected_engine, item) for item in tuples]).mean()
     expected.backward()
     statistics = forward_backward(engine, tuples, objective, token_budget=60)
     assert statistics["loss"] == pytest.approx(expected.item(), rel=1e-4)
     for actual, wanted in zip(engine.gradients(), expected_engine.gradients(), strict=True):
         torch.testing.assert_close(actual, wanted, atol=1e-5, rtol=1e-3)
+
+
+class Side(NamedTuple):
+    """A response of a pair, by (T,) log-probabilities of its tokens."""
+
+    q_T: Tensor
+    p_T: Tensor
+    ref_T: Tensor
+    score: float
+
+    @classmethod
+    def of(cls, engine: TorchEngine, item: PreferenceTuple, response: Response | None) -> "Side":
+        assert response is not None and response.score is not None
+        assert response.teacher_logprobs_T is not None
+        assert response.reference_logprobs_T is not None
+        return cls(
+            naive_logprobs(engine, item, response),
+            torch.from_numpy(response.teacher_logprobs_T),
+            torch.from_numpy(response.reference_logprobs_T),
+            response.score,
+        )
+
+
+def log1p_exp(value: Tensor) -> Tensor:
+    return torch.logaddexp(value, torch.zeros(()))
+
+
+def dadpo_sums(better: Side, worse: Side) -> Tensor:
+    """b1 = 0.2 for the initial student, b2 = 0.7 for the teacher."""
+    good, bad = (
+        0.9 * y.q_T.sum() - 0.2 * y.ref_T.sum() - 0.7 * y.p_T.sum() for y in (better, worse)
+    )
+    return log1p_exp(bad - good)
+
+
+PAIRS: list[tuple[ObjectiveConfig, Callable[[Side, Side], Tensor]]] = [
+    (
+        DpkdConfig(beta=0.3, length_normalised=False),
+        lambda t, s: log1p_exp(0.3 * ((s.q_T - s.p_T).sum() - (t.q_T - t.p_T).sum())),
+    ),
+    (
+        IpoConfig(tau=0.4, length_normalised=False),
+        lambda t, s: ((t.q_T - t.p_T).sum() - (s.q_T - s.p_T).sum() - 1.25) ** 2,
+    ),
+    (
+        IpoConfig(tau=0.25),
+        lambda t, s: ((t.q_T - t.p_T).mean() - (s.q_T - s.p_T).mean() - 2.0) ** 2,
+    ),
+    (
+        CpoConfig(beta=0.3, nll_weight=0.6),
+        lambda t, s: log1p_exp(0.3 * (s.q_T.sum() - t.q_T.sum())) - 0.6 * t.q_T.mean(),
+    ),
+    (
+        SimpoConfig(beta=3.0, gamma=0.4),
+        lambda t, s: log1p_exp(3.0 * s.q_T.mean() - 3.0 * t.q_T.mean() + 0.4),
+    ),
+    (
+        PladConfig(beta=15.0, mle_weight=0.6),
+        lambda t, s: (15.0 - t.q_T.sum() + s.q_T.sum()).relu() - 0.6 * t.q_T.mean(),
+    ),
+    (
+        PladConfig(form="margin", beta=2.0, length_normalised=True, mle_weight=0.3),
+        lambda t, s: (
+            (2.0 * (t.score - s.score) - t.q_T.mean() + s.q_T.mean()).relu() - 0.3 * t.q_T.mean()
+        ),
+    ),
+    (DadpoConfig(beta_reference=0.2, beta_teacher=0.7), dadpo_sums),
+    (
+        DdpoConfig(beta=0.3),
+        lambda t, s: log1p_exp(0.3 * ((s.q_T - s.ref_T).sum() - (t.q_T - t.ref_T).sum())),
+    ),
+    (
+        DdpoConfig(beta=0.8, length_normalised=True),
+        lambda t, s: log1p_exp(0.8 * ((s.q_T - s.ref_T).mean() - (t.q_T - t.ref_T).mean())),
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("objective", "loss"), PAIRS, ids=lambda value: getattr(value, "type", None)
+)
+def test_a_step_on_pairs_is_what_its_formula_gives(
+    objective: ObjectiveConfig, loss: Callable[[Side, Side], Tensor]
+) -> None:
+    def of_pair(engine: TorchEngine, item: PreferenceTuple) -> Tensor:
+        responses = item.teacher_response, item.student_response
+        return loss(*(Side.of(engine, item, response) for response in responses))
+
+    check_step(objective, tuples_for(objective, 6), of_pair)
+
+
+@pytest.mark.parametrize(
+    ("objective", "same", "unknown"),
+    [
+        (
+            DadpoConfig(beta_reference=0.0, beta_teacher=0.3),
+            DpkdConfig(beta=0.3, length_normalised=False),
+            ["reference_logprobs_T"],
+        ),
+        (
+            DadpoConfig(beta_reference=0.3, beta_teacher=0.0),
+            DdpoConfig(beta=0.3),
+            ["teacher_logprobs_T"],
+        ),
+        (
+            MiniLlmConfig(single_step=False),
+            MiniLlmConfig(single_step=False),
+            ["teacher_top_ids_TK", "teacher_top_logprobs_TK"],
+        ),
+    ],
+    ids=lambda value: getattr(value, "type", None),
+)
+def test_what_a_setting_makes_needless_may_be_unknown(
+    objective: ObjectiveConfig, same: ObjectiveConfig, unknown: list[str]
+) -> None:
+    nothing: dict[str, Any] = dict.fromkeys(unknown)
+    known = tuples_for(objective, 4)
+    poorer = [
+        replace(
+            item,
+            **{
+                side: replace(response, **nothing)
+                for side in ("teacher_response", "student_response")
+                if (response := getattr(item, side)) is not None
+            },
+        )
+        for item in known
+    ]
+    actual = forward_backward(TorchEngine(), poorer, objective, token_budget=10**6)
+    expected = forward_backward(TorchEngine(), known, same, token_budget=10**6)
+    assert actual["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+    rewards = {name for name in actual if name.startswith("reward")}
+    assert rewards == {name for name in expected if name.startswith("reward")}
 
 
 def sampled_actions(objective: ObjectiveConfig, item: PreferenceTuple) -> Naive:

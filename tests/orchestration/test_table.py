@@ -1,5 +1,7 @@
 """What a run says at its start and at its end."""
 
+import pytest
+
 from configs.load import load
 from configs.models import MakeModel
 from orchestration.plan import describe, parameters
@@ -39,3 +41,20 @@ def test_the_plan_names_objective_lag_and_roles():
     assert "Eq 9, beta 3" in plan
     assert "policy lag up to 2" in plan
     assert "1 sampler (vLLM)" in plan
+
+
+@pytest.mark.parametrize(
+    ("sampling", "said"),
+    [
+        ({}, "lockstep, exactly on-policy"),
+        ({"temperature": 1.25}, "lockstep, y_s drawn at temperature 1.25"),
+        ({"top_p": 0.9}, "lockstep, y_s drawn at temperature 1 and top-p 0.9"),
+    ],
+)
+def test_the_plan_says_on_policy_only_of_the_student_s_own_distribution(
+    sampling: dict[str, float], said: str
+):
+    overrides = [f"student.sampling.{key}={value}" for key, value in sampling.items()]
+    plan = describe(load("quickstart", overrides))
+    assert said in plan
+    assert ("on-policy" in plan) == (not sampling)
