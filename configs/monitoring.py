@@ -16,3 +16,5 @@ class MonitoringConfig(Section):
     """Show progress: a live table on a terminal, plain lines elsewhere."""
     log_every: int = Field(default=10, ge=1)
     """Steps between plain progress lines."""
+    report: bool = True
+    """Write `report.html` when the run ends, well or not."""

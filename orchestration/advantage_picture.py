@@ -40,6 +40,38 @@ class Pair(NamedTuple):
     """(P,) int64."""
 
 
+class Answers(NamedTuple):
+    """What both models answered to one prompt, as text."""
+
+    prompt: str
+    teacher: str
+    student: str
+
+
+def open_models(student: str, teacher: str) -> tuple[Any, Any, Any]:
+    """Load student, teacher and tokenizer. Raises ConfigError where the tokenizers differ."""
+    from actors.tokenizer import load_tokenizer, require_same_tokenizer
+
+    tokenizer = load_tokenizer(student)
+    require_same_tokenizer(load_tokenizer(teacher), tokenizer)
+    return _model(student), _model(teacher), tokenizer
+
+
+def draw_answers(models: tuple[Any, Any, Any], answers: Answers, beta: float) -> str:
+    """Return the SVG of a pair that was drawn before, tokenised anew from its texts."""
+    import torch
+
+    def ids(text: str) -> "torch.Tensor":
+        return torch.tensor(tokenizer.encode(text, add_special_tokens=False), dtype=torch.int64)
+
+    student, teacher, tokenizer = models
+    end = torch.tensor([tokenizer.eos_token_id])
+    pair = Pair(student, teacher, tokenizer, ids(answers.prompt))
+    responses = [torch.cat([ids(text), end]) for text in (answers.teacher, answers.student)]
+    titles = ["Teacher's response y_t", "Student's response y_s"]
+    return _draw_rows(pair, titles, responses, beta=beta, context=answers.prompt)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the picture; returns the process's exit code."""
     options = _parse(sys.argv[1:] if arguments is None else arguments)
@@ -55,11 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _picture(options: argparse.Namespace, config: RunConfig) -> str:
-    from actors.tokenizer import load_tokenizer, require_same_tokenizer
-
-    tokenizer = load_tokenizer(options.student)
-    require_same_tokenizer(load_tokenizer(options.teacher), tokenizer)
-    student, teacher = _model(options.student), _model(options.teacher)
+    student, teacher, tokenizer = open_models(options.student, options.teacher)
     context = min(model.config.max_position_embeddings for model in (student, teacher))
     prompt, prompt_P = _prompt(options, config, tokenizer, context)
     pair = Pair(student, teacher, tokenizer, prompt_P)
@@ -68,17 +96,29 @@ def _picture(options: argparse.Namespace, config: RunConfig) -> str:
         ("Student's response y_s", student, config.student.sampling),
     )
     responses = [_draw(pair, model, sampling, options.seed) for _, model, sampling in sides]
-    values = [_advantages(pair, response_T, options.beta) for response_T in responses]
     titles = [
         f"{name}, drawn at temperature {sampling.temperature:g}" for name, _, sampling in sides
     ]
+    return _draw_rows(pair, titles, responses, beta=options.beta, context=prompt)
+
+
+def _draw_rows(
+    pair: Pair,
+    titles: Sequence[str],
+    responses: Sequence["torch.Tensor"],
+    *,
+    beta: float,
+    context: str,
+) -> str:
+    """Return the SVG of y_t and y_s, in this order."""
+    values = [_advantages(pair, response_T, beta) for response_T in responses]
     rows = [_row(pair, *row) for row in zip(titles, responses, values, strict=True)]
     legend = Legend(
-        title=f"Advantage β log q/p of every token (β = {options.beta:g})",
+        title=f"Advantage β log q/p of every token (β = {beta:g})",
         negative="teacher p gives it more probability",
         positive="student q gives it more",
     )
-    return token_picture(rows, legend, context=prompt, notes=(_margins(*values), *NOTES))
+    return token_picture(rows, legend, context=context, notes=(_margins(*values), *NOTES))
 
 
 def _row(

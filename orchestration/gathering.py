@@ -47,7 +47,7 @@ def gather(folder: Path) -> Evidence:
     home = checkpoint_folder(settings, folder) if settings else folder / "checkpoints"
     checkpoints, damaged = _checkpoints(home)
     may_lack = state != "succeeded"
-    metrics = _lines(folder / "metrics.jsonl", unreadable, may_lack=may_lack)
+    metrics = read_lines(folder / "metrics.jsonl", unreadable, may_lack=may_lack)
     events = _events(folder / "events.jsonl", unreadable, may_lack=may_lack)
     account, refused = fold(events)
     return Evidence(
@@ -102,7 +102,7 @@ def _json(path: Path, unreadable: list[str], *, may_lack: bool = False) -> Any:
     return None
 
 
-def _lines(path: Path, unreadable: list[str], *, may_lack: bool) -> list[Mapping[str, Any]]:
+def read_lines(path: Path, unreadable: list[str], *, may_lack: bool) -> list[Mapping[str, Any]]:
     """Return the objects of a file of lines; a dying process may leave the last one torn."""
     found: list[Mapping[str, Any]] = []
     try:

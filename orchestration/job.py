@@ -15,6 +15,7 @@ from orchestration.launcher import make_launcher
 from orchestration.lifecycle import StopRequest
 from orchestration.plan import describe
 from orchestration.progress import Progress, make_progress
+from orchestration.report import write_at_the_end
 from orchestration.resume import Origin, find_origin
 from orchestration.role_counts import role_counts
 from orchestration.run_folder import RunFolder, require_cache, run_path
@@ -49,6 +50,8 @@ def run_job(config: RunConfig) -> int:
             raise
         finally:
             progress.close()
+            if config.monitoring.report:
+                write_at_the_end(folder.path, pairs=2)
 
 
 async def _run(

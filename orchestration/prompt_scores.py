@@ -54,12 +54,16 @@ def read_scores(folder: Path) -> Mapping[str, list[PromptScores]]:
 
     Empty where the run has none: it drew no responses.
     """
-    found: dict[str, list[PromptScores]] = defaultdict(list)
     path = folder / SCORES_NAME
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            values = json.loads(line)
-            found[values["when"]].append(PromptScores(**_fields(values)))
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return by_occasion(json.loads(line) for line in lines)
+
+
+def by_occasion(lines: Iterable[Mapping[str, Any]]) -> dict[str, list[PromptScores]]:
+    """Return what lines of `scores.jsonl` say, by occasion."""
+    found: dict[str, list[PromptScores]] = defaultdict(list)
+    for values in lines:
+        found[values["when"]].append(PromptScores(**_fields(values)))
     return dict(found)
 
 

@@ -23,6 +23,7 @@ from orchestration.recovery import Recovery
 from orchestration.resume import Origin, check_facts, facts_of
 from orchestration.roles import RoleDied, RoleError
 from orchestration.run_folder import RunFolder
+from orchestration.versions import versions
 
 
 class Session:
@@ -44,6 +45,8 @@ class Session:
         self.books = _open_books(config, folder, inputs, around)
         if origin and not origin.same_run:
             self.books.ledger.carried(origin.checkpoint.state["account"])
+        step = origin.checkpoint.step if origin else 0
+        self.books.ledger.run_started(step=step, versions=versions())
         inputs.prompts.seek({"epoch": 0, "ordinal": 0, "sample": 0})
         if self.books.ledger.last_issued:
             inputs.prompts.seek_behind(self.books.ledger.last_issued)
@@ -96,6 +99,8 @@ class Session:
                 task.cancel()
             await asyncio.gather(*tending, return_exceptions=True)
         self.books.ledger.check()
+        state = "stopped" if self.around.stop.signal else "succeeded"
+        self.books.ledger.run_finished(state=state, step=pipeline.step)
         summary = self._summary(pipeline.step, crew, clocks)
         self.books.folder.summary(summary)
         return summary

@@ -1,8 +1,9 @@
 """What a run's `metrics.jsonl` says of its course, step by step."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,11 @@ def read_curves(folder: Path) -> Curves:
     path = folder / LOG_NAME
     if not path.exists():
         return {}
-    steps = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return curves_of([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()])
+
+
+def curves_of(steps: Sequence[Mapping[str, Any]]) -> Curves:
+    """Return the same of lines that are read already."""
     keys = {key for step in steps for key, value in step.items() if isinstance(value, int | float)}
     return {
         key: np.array([np.nan if step.get(key) is None else step[key] for step in steps], float)

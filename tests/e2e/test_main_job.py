@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -47,7 +48,7 @@ def home(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def first(home) -> tuple[TinyRun, Scraper]:
-    run = TinyRun(home, "learner.steps=40")
+    run = TinyRun(home, "learner.steps=40", "monitoring.report=true")
     scraper = Scraper(run)
     assert run.wait(scraper) == 0, run.tail()
     return run, scraper
@@ -60,6 +61,24 @@ def test_the_run_leaves_the_promised_files_and_no_process(first):
         assert (run.folder / name).stat().st_size > 0, name
     assert run.json("status.json")["state"] == "succeeded"
     assert run.survivors() == []
+
+
+def test_its_report_shows_what_was_learned_and_single_tokens(first):
+    html = (first[0].folder / "report.html").read_text()
+    assert re.findall(r"<h2>(.*?)</h2>", html) == [
+        "What came out",
+        "Does it learn?",
+        "Reward against reverse KL",
+        "What does it wait for?",
+        "Where the time went",
+        "What befell it",
+        "What it writes",
+        "Token by token",
+        "What became of every prompt",
+        "How it was made",
+    ]
+    assert html.count('alt="advantage of every token"') == 2
+    assert "<td>student after</td>" in html and "No picture" not in html
 
 
 def test_the_summary_balances_and_every_push_is_proved(first):

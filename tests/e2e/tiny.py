@@ -37,6 +37,7 @@ TINY = (
     "learner.steps=6",
     "monitoring.port=0",
     "monitoring.log_every=1",
+    "monitoring.report=false",
 )
 
 

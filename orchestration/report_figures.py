@@ -1,0 +1,171 @@
+"""The figures of a report: each draws one question's answer, of one run or of several at once.
+
+Every function takes runs by name and returns None where no run has what it would show.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from orchestration.figures import COLOURS, DASHES, GREY, legend_below, panels
+from orchestration.report_story import Incident
+from orchestration.training_curves import REVERSE_KL, REWARD, WINDOW, Curves
+
+Runs = Mapping[str, Curves]
+"""By name."""
+LEARNING = {
+    "implicit reward": (REWARD, "reward_student"),
+    "reward margin": ("reward_margin",),
+    "reverse KL on y_s, nats/response": ("reverse_kl_k1",),
+    "KL of the first token, nats": (REVERSE_KL, "forward_kl_first_token"),
+    "loss": ("loss",),
+    "gradient norm": ("grad_norm",),
+}
+"""Panel → the statistics that it shows."""
+FLOW = {
+    "policy lag, steps": ("policy_lag_mean", "policy_lag_max"),
+    "tuples in the queue": ("queue_depth", "queue_leased", "queue_stale"),
+    "seconds per step": ("seconds",),
+    "log-probability drift, nats": ("logprob_drift",),
+}
+INCIDENT_COLOURS = {
+    "start": COLOURS[2],
+    "checkpoint": COLOURS[0],
+    "restart": COLOURS[1],
+    "drop": COLOURS[3],
+    "roll-back": COLOURS[4],
+    "end": COLOURS[6],
+}
+
+
+def course(runs: Runs, shown: Mapping[str, Sequence[str]]) -> Figure | None:
+    """Draw statistics step by step: a panel a question, a line a statistic and run."""
+    known = {
+        title: present
+        for title, keys in shown.items()
+        if (present := [key for key in keys if any(_has(curves, key) for curves in runs.values())])
+    }
+    if not known:
+        return None
+    figure, axes = panels(len(known), columns=2)
+    for axis, (title, keys) in zip(axes, known.items(), strict=True):
+        _panel(axis, runs, keys)
+        axis.set(title=title, xlabel="step")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if len(keys) > 1 and len(runs) == 1:
+            axis.legend(frameon=False, fontsize="small")
+    if len(runs) > 1:
+        legend_below(figure, axes[0])
+    return figure
+
+
+def _panel(axis: Axes, runs: Runs, keys: Sequence[str]) -> None:
+    several = len(runs) > 1
+    for number, (name, curves) in enumerate(runs.items()):
+        for index, key in enumerate(keys):
+            if not _has(curves, key):
+                continue
+            # Of several runs the colour is the run's, and the dash the statistic's.
+            colour = COLOURS[(number if several else index) % len(COLOURS)]
+            label = (name if index == 0 else None) if several else key
+            line = _line(axis, curves["step"], curves[key], colour=colour, label=label)
+            line.set_linestyle(DASHES[index] if several else "-")
+
+
+def _line(
+    axis: Axes, steps: np.ndarray, values: np.ndarray, *, colour: str, label: str | None
+) -> Line2D:
+    """Draw the values faintly and their running mean; mark the steps whose value is no number."""
+    few = np.isfinite(values).sum() < 3
+    axis.plot(steps, values, linewidth=0.7, alpha=0.35, color=colour)
+    (line,) = axis.plot(
+        steps, running_mean(values), label=label, marker="o" if few else "", color=colour
+    )
+    lost = steps[~np.isfinite(values)]
+    if len(lost):
+        at = axis.get_xaxis_transform()
+        (crosses,) = axis.plot(lost, np.zeros(len(lost)), "x", color="red", transform=at)
+        crosses.set(clip_on=False, in_layout=False)
+    return line
+
+
+def reward_and_divergence(runs: Runs) -> Figure | None:
+    """Draw reward against reverse KL, coloured by step: the path of learning (DPKD, Figure 3)."""
+    both = {
+        name: curves
+        for name, curves in runs.items()
+        if _has(curves, REWARD) and _has(curves, REVERSE_KL)
+    }
+    if not both:
+        return None
+    figure, axes = panels(len(both), columns=3)
+    last = max(curves["step"].max() for curves in both.values())
+    for axis, (name, curves) in zip(axes, both.items(), strict=True):
+        reward, divergence = (running_mean(curves[key]) for key in (REWARD, REVERSE_KL))
+        axis.plot(divergence, reward, color=GREY, linewidth=0.6)
+        dots = axis.scatter(
+            divergence, reward, c=curves["step"], s=14, cmap="viridis", vmin=0, vmax=last
+        )
+        axis.set(
+            title=name,
+            xlabel="KL(q‖p) of the first token, nats",
+            ylabel="implicit reward of y_t",
+        )
+    figure.colorbar(dots, ax=axes, label="step", ticks=MaxNLocator(integer=True))
+    return figure
+
+
+def where_time_went(times: Mapping[str, Mapping[str, float]]) -> Figure | None:
+    """Draw each role's busy and idle seconds, of summary.json's ``time``."""
+    if not times:
+        return None
+    figure, (axis,) = panels(1)
+    figure.set_size_inches(8.8, 1.8 + 0.5 * len(times))
+    roles = list(times)[::-1]
+    busy = [times[role]["busy_seconds"] for role in roles]
+    idle = [times[role]["idle_seconds"] for role in roles]
+    axis.barh(roles, busy, color=COLOURS[0], label="busy")
+    axis.barh(roles, idle, left=busy, color="0.85", label="waiting")
+    for row, (worked, waited) in enumerate(zip(busy, idle, strict=True)):
+        share = worked / (worked + waited) if worked + waited else 0.0
+        axis.text(worked + waited, row, f" {share:.0%} busy", va="center", fontsize="small")
+    axis.set(xlabel="seconds, all replicas together")
+    axis.margins(x=0.12)
+    legend_below(figure, axis)
+    return figure
+
+
+def timeline(incidents: Sequence[Incident]) -> Figure | None:
+    """Draw what befell the run, along its seconds."""
+    if not incidents:
+        return None
+    figure, (axis,) = panels(1)
+    kinds = [kind for kind in INCIDENT_COLOURS if any(kind == one.kind for one in incidents)]
+    figure.set_size_inches(8.8, 1.3 + 0.4 * len(kinds))
+    for row, kind in enumerate(kinds):
+        seconds = [one.seconds for one in incidents if one.kind == kind]
+        axis.scatter(seconds, [row] * len(seconds), color=INCIDENT_COLOURS[kind], s=30)
+    axis.set_yticks(range(len(kinds)), kinds)
+    axis.set(xlabel="seconds since the run began", ylim=(-0.6, len(kinds) - 0.4))
+    return figure
+
+
+def running_mean(values: np.ndarray) -> np.ndarray:
+    """Return at each step the mean of the last ``WINDOW`` values that are numbers.
+
+    NaN where there is none: a hole is shown, and spoils no more than its own step.
+    """
+    finite = np.isfinite(values)
+    sums, counts = (
+        np.convolve(part, np.ones(WINDOW))[: len(values)]
+        for part in (np.where(finite, values, 0.0), finite.astype(float))
+    )
+    return np.divide(sums, counts, out=np.full(len(values), np.nan), where=counts > 0)
+
+
+def _has(curves: Curves, key: str) -> bool:
+    return key in curves and bool(np.isfinite(curves[key]).any())
