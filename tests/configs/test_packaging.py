@@ -22,3 +22,13 @@ def test_every_yaml_file_of_configs_is_packaged() -> None:
         path for pattern in SETTINGS["package-data"]["configs"] for path in configs.glob(pattern)
     }
     assert packaged == set(configs.rglob("*.yaml"))
+
+
+def test_every_template_is_packaged() -> None:
+    orchestration = ROOT / "orchestration"
+    packaged = {
+        path
+        for pattern in SETTINGS["package-data"]["orchestration"]
+        for path in orchestration.glob(pattern)
+    }
+    assert packaged == set(orchestration.rglob("*.html")) != set()
