@@ -6,6 +6,7 @@ from itertools import product
 from typing import NamedTuple
 
 from configs.errors import ConfigError
+from configs.run import RunConfig
 
 Scalar = bool | int | float | str | None
 Axis = tuple[Scalar, ...] | dict[str, tuple[str, ...]]
@@ -28,7 +29,8 @@ def expand(grid: Mapping[str, Axis]) -> list[GridPoint]:
     >>> expand({"learner.steps": (5,), "lag": {"frozen": ("negatives.type=initial",)}})[0].name
     'steps_5-lag_frozen'
 
-    Raises ConfigError for an axis without values, and where two combinations get one name.
+    Raises ConfigError for an axis without values, for values of what is no key, and where two
+    combinations get one name.
     """
     if not grid:
         return []
@@ -49,11 +51,20 @@ def _points(short: str, key: str, axis: Axis) -> list[GridPoint]:
     if isinstance(axis, dict):
         pairs: Iterable[tuple[str, tuple[str, ...]]] = axis.items()
     else:
+        _refuse_bare_word(key, axis)
         pairs = [(_text(value), (f"{key}={_text(value)}",)) for value in axis]
     return [
         GridPoint(re.sub(r"[^A-Za-z0-9._]+", "-", f"{short}_{text}"), f"{short} {text}", overrides)
         for text, overrides in pairs
     ]
+
+
+def _refuse_bare_word(key: str, axis: tuple[Scalar, ...]) -> None:
+    if "." not in key and key not in RunConfig.model_fields:
+        raise ConfigError(
+            f"grid.{key}: {key!r} is no key of a run, so its points need a name and overrides "
+            f"each: {key}: {{{_text(axis[0])}: [section.key=value]}}"
+        )
 
 
 def _joined(points: Iterable[GridPoint]) -> GridPoint:

@@ -12,8 +12,8 @@ from configs.grid import Axis, GridPoint, expand
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 MethodName = Annotated[str, StringConstraints(pattern=NAME)]
-RESERVED = ("teacher",)
-"""Names of table rows that are no method's; ``warm start`` cannot be one."""
+RESERVED = ("teacher", "warm start")
+"""Table rows that are no method's: neither its name nor its label."""
 
 
 class MethodConfig(Section):
@@ -57,7 +57,7 @@ class PlanConfig(Section):
     share_teacher: bool = True
     """One made teacher for all seeds, the first run's; False: each seed makes its own."""
     equal_budget: bool = True
-    """Refuse methods that differ in steps, batch, data, evaluation or warm start."""
+    """Refuse methods that differ in steps, pairs a step, data, evaluation or warm start."""
     parallel: int = Field(default=1, ge=1)
     """Runs at one time, each a process of its own."""
     local: bool = True
@@ -96,10 +96,12 @@ class PlanConfig(Section):
         _refuse_twice("method", names)
         _refuse_twice("label", [point.label for point in points])
         _refuse_twice("seed", self.seeds)
-        if reserved := next((name for name in names if name in RESERVED), None):
-            raise ValueError(
-                f"a method cannot be called {reserved!r}: tables have such a row already"
-            )
+        for point in points:
+            if reserved := {point.name, point.label}.intersection(RESERVED):
+                raise ValueError(
+                    f"method {point.name} cannot be called {reserved.pop()!r}: tables have such a "
+                    "row already"
+                )
         for key, name in self._mentioned():
             if name not in names:
                 raise ValueError(f"{key}: {_no_method(name, names)}")

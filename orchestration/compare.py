@@ -24,7 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(sys.argv[1:] if arguments is None else arguments)
     try:
         plan = load_plan(options.plan)
-        runs = planned_runs(plan)
+        runs = _planned(options.plan, plan)
+        if options.table:
+            _refuse_nothing(runs)
         if not options.dry_run:
             _make_folder(runs[0].home)
     except DpkdError as error:
@@ -34,10 +36,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _list(runs)
         return 0
     code = 0 if options.table else asyncio.run(_run(plan, runs))
+    if not Progress(runs).done():
+        say("no run is done: tables and plots are left as they were")
+        return code
     from orchestration.comparison_report import write_report  # brings matplotlib
 
     say(f"table: {write_report(plan, runs)}")
     return code
+
+
+def _planned(path: str, plan: PlanConfig) -> list[PlannedRun]:
+    try:
+        return planned_runs(plan)
+    except ConfigError as error:
+        raise ConfigError(f"plan {path}: {error}") from None
+
+
+def _refuse_nothing(runs: list[PlannedRun]) -> None:
+    """Refuse to write tables of no run at all over those that may be there."""
+    progress = Progress(runs)
+    if not progress.done():
+        raise ConfigError(
+            f"none of the plan's {len(runs)} runs is done in {runs[0].home}, so no table is "
+            f"written: {progress.obstacle()}; run the plan without --table, or set its output to "
+            "the folder of the runs that you mean"
+        )
 
 
 async def _run(plan: PlanConfig, runs: list[PlannedRun]) -> int:

@@ -39,7 +39,8 @@ def write_tables(plan: PlanConfig, runs: Sequence[PlannedRun], entries: Sequence
     write_results(home / "results.csv", lines)
     write_rows(home / "rows.csv", dataset, entries)
     labels = {point.name: point.label for point in plan.points}
-    parts = [f"# {dataset}: {plan.name}", *_facts(plan, runs, entries), *_warnings(runs, entries)]
+    parts = [f"# {dataset}: {plan.name}", *_facts(plan, runs, entries), *_fewer_prompts(runs)]
+    parts += _warnings(runs, entries)
     parts += _sections(Tables(labels, entries, lines), cuts, plan.baseline)
     table = home / "table.md"
     table.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
@@ -60,6 +61,17 @@ def _facts(plan: PlanConfig, runs: Sequence[PlannedRun], entries: Sequence[Entry
             f"{point.label}: {' '.join(f'`{o}`' for o in point.overrides)}" for point in plan.points
         ),
     ]
+
+
+def _fewer_prompts(runs: Sequence[PlannedRun]) -> list[str]:
+    """Say which methods see fewer prompts in a step, making several pairs of each."""
+    configs = {run.label: run.config() for run in runs}
+    fewer = [
+        f"{label} ({config.learner.batch_size // samples} a step, {samples} pairs of each)"
+        for label, config in configs.items()
+        if (samples := config.samples_per_prompt) > 1
+    ]
+    return [f"A step's pairs are each of another prompt, but of {'; '.join(fewer)}."] * bool(fewer)
 
 
 def _warnings(runs: Sequence[PlannedRun], entries: Sequence[Entry]) -> list[str]:

@@ -84,10 +84,10 @@ class PlannedRun:
 def planned_runs(plan: PlanConfig) -> list[PlannedRun]:
     """Return a plan's runs in the order in which they start: all methods of a seed, seed by seed.
 
-    Raises ConfigError, naming the method, for overrides that no run would accept, and for
-    methods of unequal budgets unless the plan allows them.
+    Raises ConfigError, naming the method or the plan's own key, for what no run would accept, and
+    for methods of unequal budgets unless the plan allows them.
     """
-    _refuse_own_keys("the plan's overrides", plan.overrides)
+    _refuse_own_keys("overrides", plan.overrides)
     points = plan.points
     runs = [
         _planned(plan, point, seed, first=point == points[0])
@@ -113,7 +113,7 @@ def _planned(plan: PlanConfig, point: GridPoint, seed: int, *, first: bool) -> P
     try:
         config = _resolved(plan.recipe, overrides)
     except ConfigError as error:
-        raise ConfigError(f"method {point.name}: {error}") from None
+        raise ConfigError(f"{_culprit(plan, point, error)}: {error}") from None
     made = getattr(config.teacher, "warm_start", None) is not None
     return PlannedRun(
         method=point.name,
@@ -127,6 +127,17 @@ def _planned(plan: PlanConfig, point: GridPoint, seed: int, *, first: bool) -> P
     )
 
 
+def _culprit(plan: PlanConfig, point: GridPoint, error: ConfigError) -> str:
+    """Name the part of the plan that is wrong: the first that alone gives the same error."""
+    for part, overrides in (("recipe", ()), ("overrides", plan.overrides)):
+        try:
+            _resolved(plan.recipe, overrides)
+        except ConfigError as alone:
+            if str(alone) == str(error):
+                return part
+    return f"method {point.name}"
+
+
 @cache
 def _resolved(recipe: str, overrides: tuple[str, ...]) -> RunConfig:
     return load(recipe, overrides)
@@ -134,7 +145,10 @@ def _resolved(recipe: str, overrides: tuple[str, ...]) -> RunConfig:
 
 def _refuse_own_keys(where: str, overrides: tuple[str, ...]) -> None:
     for override in overrides:
-        key, _ = split_override(override)
+        try:
+            key, _ = split_override(override)
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}") from None
         if key in OWN_KEYS:
             raise ConfigError(f"{where}: {override!r} is not the plan's to set: {OWN_KEYS[key]}")
 

@@ -1,9 +1,7 @@
 """`table.md`: the tables of a comparison, with intervals of the differences to the baseline."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean, stdev
-
-import numpy as np
 
 from orchestration.bootstrap import DRAWS, bootstrap
 from orchestration.comparison_results import TEACHER, WARM_START, Entry, Result
@@ -110,18 +108,18 @@ class Tables:
 
 def paired_differences(
     entries: Sequence[Entry], baseline: Sequence[Entry], score: str
-) -> list[np.ndarray]:
-    """Return one array of differences for each seed that both have: prompt by prompt."""
+) -> list[dict[int, float]]:
+    """Return the differences by prompt's row, for each seed that both have."""
     theirs = {entry.seed: _by_row(entry, score) for entry in baseline}
     found = []
     for entry in entries:
         mine, other = _by_row(entry, score), theirs.get(entry.seed, {})
         if common := [row for row in mine if row in other]:
-            found.append(np.array([mine[row] - other[row] for row in common]))
+            found.append({row: mine[row] - other[row] for row in common})
     return found
 
 
-def interval_cell(values: Sequence[np.ndarray], form: str) -> str:
+def interval_cell(values: Sequence[Mapping[int, float]], form: str) -> str:
     """Write a mean with its interval, in bold where it excludes 0; a dash for nothing."""
     if not values:
         return "-"
@@ -143,8 +141,8 @@ EXPLANATION = {
     "scores": "Mean ± standard deviation over seeds. Sampled: temperature 1, the mean of several "
     "responses a prompt.",
     "differences": "Mean over seeds and prompts, [95 % interval], bold where it excludes 0. "
-    f"Hierarchical bootstrap, {DRAWS:,} draws: seeds, then prompts within a seed, paired by seed "
-    "and prompt.",
+    f"Crossed bootstrap, {DRAWS:,} draws: seeds, and prompts, the same for all seeds; paired by "
+    "seed and prompt.",
     "costs": "Gains are of sampled Rouge-L over the warm start. The wall clock of a seed's first "
     "run includes making the models.",
     "by_length": "By words of the gold response; mean ± standard deviation over seeds.",

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 PANEL = (4.4, 3.4)
@@ -29,22 +30,27 @@ def panels(count: int, *, columns: int | None = None) -> tuple[Figure, list[Axes
 
 
 def look(index: int) -> dict[str, str]:
-    """Return colour and dash of the ``index``-th line: all of them differ."""
+    """Return colour and dash of the ``index``-th line: they recur after 32."""
     dash = DASHES[index // len(COLOURS) % len(DASHES)]
     return {"color": COLOURS[index % len(COLOURS)], "linestyle": dash}
 
 
 def legend_below(figure: Figure, axis: Axes, *, columns: int = 4) -> None:
-    """Put one legend for all panels under them: the lines of ``axis``."""
+    """Put one legend for all panels under them: the lines of ``axis``.
+
+    It has fewer columns where its labels are too long for so many, and the figure grows by its
+    height: panels stay as high as they are.
+    """
     handles, labels = axis.get_legend_handles_labels()
-    if handles:
-        figure.legend(
-            handles,
-            labels,
-            loc="outside lower center",
-            ncols=min(columns, len(labels)),
-            frameon=False,
+    for count in range(min(columns, len(labels)), 0, -1):
+        legend = figure.legend(
+            handles, labels, loc="outside lower center", ncols=count, frameon=False
         )
+        size = legend.get_window_extent(FigureCanvasAgg(figure).get_renderer())
+        if size.width <= figure.bbox.width or count == 1:
+            figure.set_figheight(figure.get_figheight() + size.height / figure.dpi)
+            return
+        legend.remove()
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:

@@ -107,15 +107,16 @@ def _draw_references(axis: Axes, entries: Sequence[Entry], score: str) -> None:
 
 def _interval(entries: Sequence[Entry], method: str, score: str) -> Interval | None:
     values = [_values(entry, score) for entry in entries if entry.method == method]
-    values = [array for array in values if len(array) and not np.isnan(array).any()]
+    values = [rows for rows in values if rows and not np.isnan(list(rows.values())).any()]
     return bootstrap(values) if values else None
 
 
-def _values(entry: Entry, score: str) -> np.ndarray:
-    """Return (P,) values by prompt, or the one of the seed where prompts have none."""
+def _values(entry: Entry, score: str) -> dict[int, float]:
+    """Return values by the prompt's row, or the one of the seed where prompts have none."""
     if score == "nll_nats":
-        return np.array([entry.scores[score]] if score in entry.scores else [], float)
-    return np.array([getattr(prompt, score) for prompt in entry.prompts], float)
+        return {0: entry.scores[score]} if score in entry.scores else {}
+    values = {prompt.row: getattr(prompt, score) for prompt in entry.prompts}
+    return {row: np.nan if value is None else value for row, value in values.items()}
 
 
 def _line(run: PlannedRun) -> str:

@@ -1,14 +1,17 @@
 """Which figures are drawn of what, and that they show it: SVG keeps its text."""
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from orchestration.comparison_report import write_report
 from orchestration.comparison_results import Entry
 from orchestration.comparison_runs import planned_runs
-from orchestration.course_plots import courses
+from orchestration.course_plots import courses, plot_curves
+from orchestration.figures import save
 from orchestration.lag_plot import lag_points
 from tests.orchestration.comparison_builders import TEACHER, finish, plan
 
@@ -64,6 +67,34 @@ def test_measured_noise_is_drawn(tmp_path):
     noise = {"sigmas": [0, 1], "method": "sft"}
     assert "reverse KL, nats per token" in _plots(tmp_path, noise=noise)["noise"]
     assert "noise" not in _plots(tmp_path / "other", noise={**noise, "method": "dpkd"})
+
+
+def test_many_methods_make_the_figure_higher_and_leave_the_panels_their_room(tmp_path):
+    curve = {"reward_teacher": np.arange(20.0)}
+    labels = {f"m{number}": f"a method with the number {number}" for number in range(70)}
+    entries = [
+        Entry(method=method, seed=0, scores={}, prompts=[], curves=curve) for method in labels
+    ]
+    few = courses(entries, dict(list(labels.items())[:2]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # matplotlib's, that panels have collapsed to nothing
+        figures = [plot_curves(found) for found in (few, courses(entries, labels))]
+        for figure in figures:
+            save(figure, tmp_path, "curves")
+    heights = [figure.axes[0].get_window_extent().height / figure.dpi for figure in figures]
+    assert heights[0] == pytest.approx(heights[1], rel=0.15)
+    assert heights[0] > 2  # inches
+
+
+def test_a_legend_of_long_labels_is_no_wider_than_the_figure(tmp_path):
+    label = "a method whose name says everything that it does"
+    curve = {"reward_teacher": np.arange(20.0)}
+    entries = [
+        Entry(method=m, seed=0, scores={}, prompts=[], curves=curve) for m in ("a", "b", "c")
+    ]
+    figure = plot_curves(courses(entries, {m: f"{label} {m}" for m in ("a", "b", "c")}))
+    save(figure, tmp_path, "curves")
+    assert figure.legends[0].get_window_extent().width <= figure.bbox.width
 
 
 def test_the_same_numbers_give_the_same_bytes(tmp_path):

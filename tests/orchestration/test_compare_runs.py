@@ -73,6 +73,28 @@ def test_a_success_with_the_same_configuration_is_done(tmp_path):
     assert _names(Progress(runs).done()) == ["dpkd-seed0", "sft-seed0"]
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("summary.json", None),
+        ("summary.json", '{"eval": {'),
+        ("summary.json", "[]"),
+        ("summary.json", '{"wall_seconds": 1}'),
+        ("status.json", "{}"),
+        ("status.json", "[]"),
+    ],
+)
+def test_a_success_that_cannot_be_read_is_not_done(tmp_path, name, text):
+    runs = planned_runs(plan(tmp_path, seeds=[0]))
+    finish(runs[0], 50.0, 60.0)
+    finish(runs[1], 40.0, 50.0, teacher=TEACHER)
+    path = runs[1].folder / name
+    path.unlink() if text is None else path.write_text(text)
+    assert _names(Progress(runs).done()) == ["dpkd-seed0"]
+    assert main([_write(tmp_path), "--table"]) == 0
+    assert "sft-seed0" in (tmp_path / "small" / "table.md").read_text()
+
+
 @pytest.mark.parametrize("state", ["failed", "stopped", "running"])
 def test_a_run_that_did_not_succeed_is_not_done(tmp_path, state):
     runs = planned_runs(plan(tmp_path))
@@ -137,8 +159,31 @@ def test_an_unknown_key_of_a_method_names_the_method(tmp_path):
     assert message.startswith("method sft: unknown key 'learner.stepz'")
 
 
-def test_a_missing_recipe_is_named(tmp_path):
-    assert "unknown recipe 'quickstrat'" in _refused(tmp_path, recipe="quickstrat")
+def test_a_missing_recipe_is_the_plans(tmp_path):
+    message = _refused(tmp_path, recipe="quickstrat")
+    assert message.startswith("recipe: unknown recipe 'quickstrat'")
+
+
+def test_an_unknown_key_of_the_plan_is_not_blamed_on_a_method(tmp_path):
+    message = _refused(tmp_path, overrides=["learner.stepz=3"])
+    assert message.startswith("overrides: unknown key 'learner.stepz'")
+
+
+def test_an_override_that_contradicts_a_method_is_the_methods(tmp_path):
+    given = {"overrides": ["negatives.type=initial"], "methods": _sft_with("negatives.every=3")}
+    assert _refused(tmp_path, **given).startswith("method sft: negatives.every has no meaning")
+
+
+@pytest.mark.parametrize(
+    ("changes", "where"),
+    [
+        ({"overrides": ["learner.steps"]}, "overrides"),
+        ({"methods": {"sft": {"overrides": ["learner.steps"]}}}, "method sft"),
+    ],
+)
+def test_an_override_without_a_value_says_whose_it_is(tmp_path, changes, where):
+    message = _refused(tmp_path, **changes)
+    assert message.startswith(f"{where}: override 'learner.steps' is not key=value")
 
 
 @pytest.mark.parametrize("override", ["seed=3", "name=x", "output=y", "existing=keep"])
@@ -175,8 +220,9 @@ def test_every_plan_of_the_project_comes_to_runs(name):
     assert len(runs) == len(points) * len(load_plan(name).seeds)
 
 
-def _write(home: Path) -> str:
+def _write(home: Path, **changes) -> str:
     text = {"name": "small", "methods": METHODS, "seeds": [0], "output": str(home / "small")}
+    text |= changes
     path = home / "plan.yaml"
     path.write_text(json.dumps(text))
     return str(path)
@@ -194,6 +240,55 @@ def test_a_dry_run_lists_what_is_done_and_writes_nothing(tmp_path, capsys):
     assert sorted(tmp_path.rglob("*")) == sorted([*before, Path(path)])
 
 
+def test_a_table_of_nothing_leaves_the_finished_ones_and_names_what_differs(tmp_path, capsys):
+    for run in (runs := planned_runs(plan(tmp_path, seeds=[0]))):
+        finish(run, 50.0, 60.0, teacher=TEACHER if run is not runs[0] else None)
+    assert main([_write(tmp_path), "--table"]) == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    capsys.readouterr()
+    path = _write(tmp_path, overrides=["learner.steps=151", "learner.learning_rate=0.1"])
+    assert main([path, "--table"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "dpkd-seed0 there was made with learner.steps=150, the plan says 151" in line
+    assert str(tmp_path / "small") in line
+    changed = {path for path, data in before.items() if path.read_bytes() != data}
+    assert changed == {Path(path)}
+
+
+def test_a_table_of_nothing_makes_no_folder(tmp_path, capsys):
+    assert main([_write(tmp_path), "--table"]) == 2
+    assert "no run there has succeeded" in capsys.readouterr().err
+    assert not (tmp_path / "small").exists()
+
+
+def test_a_plan_whose_runs_all_fail_leaves_the_tables_as_they_were(tmp_path, capsys, monkeypatch):
+    async def all_fail(*_) -> int:
+        return 1
+
+    monkeypatch.setattr("orchestration.compare._run", all_fail)
+    path = _write(tmp_path)
+    table = tmp_path / "small" / "results.csv"
+    table.parent.mkdir()
+    table.write_text("of old\n")
+    assert main([path]) == 1
+    assert "no run is done: tables and plots are left as they were" in capsys.readouterr().out
+    assert [each.name for each in table.parent.iterdir() if each.is_file()] == ["results.csv"]
+    assert table.read_text() == "of old\n"
+
+
+def test_runs_that_were_handed_a_teacher_that_is_gone_name_its_maker(tmp_path, capsys):
+    runs = planned_runs(plan(tmp_path, seeds=[0]))
+    finish(runs[1], 50.0, 60.0, teacher=TEACHER)
+    assert main([_write(tmp_path), "--table"]) == 2
+    assert f"sft-seed0 there was handed the teacher {TEACHER}" in capsys.readouterr().err
+
+
+def test_a_wrong_override_is_answered_with_the_plans_file(tmp_path, capsys):
+    path = _write(tmp_path, overrides=["learner.steps"])
+    assert main([path]) == 2
+    assert capsys.readouterr().err.startswith(f"error: plan {path}: overrides: override ")
+
+
 def test_a_wrong_plan_ends_the_command_with_one_line_and_code_2(tmp_path, capsys):
     assert main([str(tmp_path / "none.yaml")]) == 2
     [line] = capsys.readouterr().err.splitlines()
@@ -204,6 +299,6 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path, capsys):
     (tmp_path / "file").touch()
     path = tmp_path / "plan.yaml"
     path.write_text(f"output: {tmp_path}/file/below\nmethods: {{one: }}\n")
-    assert main([str(path), "--table"]) == 2
+    assert main([str(path)]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: the folder ") and "set the plan's output" in error

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from orchestration.comparison_progress import Progress
@@ -74,8 +73,17 @@ def test_a_table_of_half_a_plan_names_what_is_missing(tmp_path):
     assert _line(table, "Scores", "DPKD, Eq 9")[1] == "57.0"
 
 
-def test_a_table_of_nothing_is_written_all_the_same(tmp_path):
-    assert "Not done, or failed: dpkd-seed0, sft-seed0" in _table(tmp_path, {})
+def test_a_method_that_sees_fewer_prompts_is_said_to(tmp_path):
+    several = ["objective.type=dpkd", "negatives.samples=4"]
+    methods = {"dpkd": {"overrides": several}, "sft": {"overrides": ["objective.type=sft"]}}
+    table = _table(tmp_path, FULL, methods=methods)
+    assert "but of DPKD, Eq 9 (8 a step, 4 pairs of each).\n" in table
+    assert "pairs of each" not in _table(tmp_path / "one", FULL)
+
+
+def test_the_table_says_how_its_intervals_are_drawn(tmp_path):
+    table = _table(tmp_path, FULL)
+    assert "Crossed bootstrap, 10,000 draws: seeds, and prompts, the same for all seeds" in table
 
 
 def test_a_missing_baseline_leaves_dashes(tmp_path):
@@ -100,11 +108,11 @@ def test_differences_are_paired_by_seed_and_row():
     found = paired_differences(
         [entry(0, 10.0, 20.0, 30.0), entry(2, 1.0)], [entry(0, 9.0, 17.0), entry(1, 0.0)], "rouge_l"
     )
-    assert [values.tolist() for values in found] == [[1.0, 3.0]]
+    assert found == [{0: 1.0, 1: 3.0}]
 
 
 def test_an_interval_that_holds_zero_is_not_bold():
-    assert interval_cell([np.array([-1.0]), np.array([1.0])], "{:+.1f}") == "+0.0 [-1.0, +1.0]"
+    assert interval_cell([{0: -1.0}, {0: 1.0}], "{:+.1f}") == "+0.0 [-1.0, +1.0]"
     assert interval_cell([], "{:+.1f}") == "-"
 
 
