@@ -28,6 +28,8 @@ class EvaluationConfig(Section):
     response and reference, such as the number after ``####`` of GSM8K. None: the whole text."""
     logged_samples: int = Field(default=4, ge=0)
     """Generations written to samples.jsonl at each evaluation."""
+    show_samples: bool = False
+    """Print them, too."""
 
     @field_validator("answer_pattern")
     @classmethod

@@ -74,15 +74,14 @@ class Examiner:
 
     def _log_samples(self, when: str, step: int, texts: list[str]) -> None:
         pairs = list(zip(self._validation, texts, strict=True))[: self._config.logged_samples]
-        self._folder.samples(
-            [
-                {
-                    "when": when,
-                    "step": step,
-                    "prompt": self._tokenizer.decode(prompt.prompt_ids_P.tolist()),
-                    "response": text,
-                    "references": list(prompt.references),
-                }
-                for prompt, text in pairs
-            ]
-        )
+        rows = [
+            {
+                "when": when,
+                "step": step,
+                "prompt": self._tokenizer.decode(prompt.prompt_ids_P.tolist()),
+                "response": text,
+                "references": list(prompt.references),
+            }
+            for prompt, text in pairs
+        ]
+        self._recorder.sampled(rows, show=self._config.show_samples)

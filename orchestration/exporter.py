@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 from configs.metrics import CATALOGUE, METRICS, QUEUE_STATISTICS, series_of
 from configs.monitoring import MonitoringConfig
 from orchestration.account import Balance
+from orchestration.live import LiveFeed
 from orchestration.metric_store import MetricStore
 from orchestration.metrics_log import MetricsLog
 from orchestration.metrics_server import MetricsServer
@@ -30,7 +31,9 @@ class MetricsHub:
         registry = CollectorRegistry()
         registry.register(self._store)
         self._host = config.host
-        self._server = MetricsServer(registry, host=config.host, port=config.port)
+        self.feed = LiveFeed()
+        """What the live page shows."""
+        self._server = MetricsServer(registry, host=config.host, port=config.port, feed=self.feed)
         self._log: MetricsLog | None = None
         if folder:
             self.log_to(folder)
@@ -47,11 +50,17 @@ class MetricsHub:
         port = self._server.port
         return f"http://{self._host}:{port}/metrics" if port else None
 
+    @property
+    def page_url(self) -> str | None:
+        """Where a person looks; None: nowhere."""
+        return self.url.removesuffix("metrics") if self.url else None
+
     def log_to(self, folder: Path) -> None:
         """From now on write steps to `FOLDER/metrics.jsonl`: every session has its own."""
         if self._log:
             self._log.close()
         self._log = MetricsLog(folder / LOG_NAME)
+        self.feed.stage(folder.name)
 
     def set(self, key: str, value: float, **labels: str) -> None:
         """Set a gauge, or a counter whose total somebody else keeps. NaN stays NaN."""
@@ -88,9 +97,11 @@ class MetricsHub:
         for statistic, (key, labels) in QUEUE_STATISTICS.items():
             if statistic in queue:
                 self.set(key, queue[statistic], **labels)
+        waiting = {f"queue_{key}": value for key, value in queue.items()}
+        told = {**values, **waiting, "step": step, "time": round(time.time(), 3)}
         if self._log:
-            waiting = {f"queue_{key}": value for key, value in queue.items()}
-            self._log.write(**{**values, **waiting, "step": step, "time": round(time.time(), 3)})
+            self._log.write(**told)
+        self.feed.step(told)
 
     def close(self) -> None:
         """Free the port and close the log; may be called twice."""

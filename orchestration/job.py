@@ -62,7 +62,8 @@ async def _run(
     hub = MetricsHub(config.monitoring)
     folder.metrics_url = hub.url
     folder.status("running")
-    progress.announce(f"metrics: {hub.url or 'not served, see metrics.jsonl'}")
+    watched = f"watch it: {hub.page_url}  metrics: {hub.url}"
+    progress.announce(watched if hub.url else "metrics: not served, see metrics.jsonl")
     stop = StopRequest(progress.announce)
     try:
         with stop:

@@ -1,24 +1,38 @@
-"""The HTTP face of the metrics: `/metrics` for Prometheus, `/healthz` for Kubernetes."""
+"""The HTTP face of a run: `/metrics` for Prometheus, `/healthz` for Kubernetes, `/` for people."""
 
+import ipaddress
+import json
 import logging
 import socket
 import threading
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 from socketserver import TCPServer, ThreadingMixIn
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+from orchestration.live import LiveFeed
+
 _LOG = logging.getLogger(__name__)
 _TRIES = 20
+_PLAIN = "text/plain; charset=utf-8"
+_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "img-src data:; connect-src 'self'"
+)
+"""The page may ask this server and nobody else."""
 
 
 class MetricsServer:
     """Serves a registry from a daemon thread; ``port`` is None when no port could be opened."""
 
-    def __init__(self, registry: CollectorRegistry, *, host: str, port: int) -> None:
-        self._server = _open(_handler(registry), host, port)
+    def __init__(
+        self, registry: CollectorRegistry, *, host: str, port: int, feed: LiveFeed
+    ) -> None:
+        self._server = _open(_handler(registry, feed, host), host, port)
         self.port: int | None = None
         if self._server is None:
             _LOG.warning(
@@ -60,26 +74,49 @@ class _Server(ThreadingMixIn, TCPServer):
         _LOG.debug("a client of the metrics port went away", exc_info=True)
 
 
-def _handler(registry: CollectorRegistry) -> type[BaseHTTPRequestHandler]:
+def _handler(
+    registry: CollectorRegistry, feed: LiveFeed, host: str
+) -> type[BaseHTTPRequestHandler]:
+    page = (Path(__file__).parent / "templates" / "live.html").read_bytes()
+
     class Handler(BaseHTTPRequestHandler):
-        """Answers `/metrics` and `/healthz`; a silent client is let go after ten seconds."""
+        """Answers questions and takes no orders; a silent client is let go after ten seconds."""
 
         timeout = 10
 
         def do_GET(self) -> None:
-            path = self.path.split("?")[0]
-            if path == "/metrics":
+            asked = urlsplit(self.path)
+            if asked.path == "/metrics":
                 encode, content_type = choose_encoder(self.headers.get("Accept", ""))
                 self._answer(200, encode(registry), content_type)
-            elif path == "/healthz":
-                self._answer(200, b"ok\n", "text/plain; charset=utf-8")
+            elif asked.path == "/healthz":
+                self._answer(200, b"ok\n", _PLAIN)
+            elif asked.path not in ("/", "/live.json"):
+                self._answer(404, b"try /, /metrics or /healthz\n", _PLAIN)
+            elif not self._asked_by_its_name():
+                self._answer(
+                    403, b"ask for this page by the address that it is served on\n", _PLAIN
+                )
+            elif asked.path == "/":
+                self._answer(200, page, "text/html; charset=utf-8")
             else:
-                self._answer(404, b"try /metrics or /healthz\n", "text/plain; charset=utf-8")
+                self._answer(200, self._news(parse_qs(asked.query)), "application/json")
+
+        def _news(self, query: dict[str, list[str]]) -> bytes:
+            edition, held = (_number(query.get(key, ["-1"])[0]) for key in ("edition", "held"))
+            return json.dumps(feed.since(edition, max(0, held)), allow_nan=False).encode()
+
+        def _asked_by_its_name(self) -> bool:
+            """Refuse a foreign page that had its own name resolved to loopback, to read samples."""
+            named = urlsplit(f"//{self.headers.get('Host', '')}").hostname or ""
+            return _is_loopback(named) or not _is_loopback(host)
 
         def _answer(self, status: int, body: bytes, content_type: str) -> None:
             self.send_response(status)
             self.send_header("Content-Type", content_type)
             self.send_header("Content-Length", str(len(body)))
+            self.send_header("Content-Security-Policy", _POLICY)
+            self.send_header("X-Content-Type-Options", "nosniff")
             self.end_headers()
             self.wfile.write(body)
 
@@ -87,6 +124,17 @@ def _handler(registry: CollectorRegistry) -> type[BaseHTTPRequestHandler]:
             pass
 
     return Handler
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isascii() and text.isdecimal() else -1
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _open(handler: type[BaseHTTPRequestHandler], host: str, port: int) -> _Server | None:

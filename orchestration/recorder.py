@@ -115,8 +115,17 @@ class Recorder:
         """Record one evaluation."""
         for score, value in scores.rounded().items():
             self.hub.set("evaluation_score", value, score=score, model=_model(when))
+        self.hub.feed.evaluated(when, step, scores.rounded())
         quality = ", ".join(f"{key} {value:g}" for key, value in scores.rounded().items())
         self.progress.announce(f"evaluation {when} (step {step}): {quality}")
+
+    def sampled(self, rows: Sequence[Mapping[str, Any]], *, show: bool) -> None:
+        """Record the generations of one evaluation; ``show``: print them, too."""
+        self.folder.samples(rows)
+        self.hub.feed.samples(rows)
+        for row in rows if show else ():
+            said = f"sample {row['when']} (step {row['step']})"
+            self.progress.announce(f"{said}\n  prompt: {row['prompt']!r}\n  {row['response']!r}")
 
     def throughput(self) -> dict[str, float]:
         """Return the ``throughput`` section of summary.json, per second of the loops."""

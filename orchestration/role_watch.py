@@ -66,6 +66,7 @@ class RoleWatch:
             for key, value in times[name].items():
                 self._hub.set(key, value, role=name)
             self._observe(clocks)
+        self._hub.feed.clocks(times)
         await self._look_at_teachers()
         return times
 

@@ -6,7 +6,7 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal
@@ -97,7 +97,7 @@ class RunFolder:
         known = {name: where and where._asdict() for name, where in processes.items()}
         write_json(self.path / "processes.json", known)
 
-    def samples(self, rows: list[dict[str, Any]]) -> None:
+    def samples(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Append generations of one evaluation."""
         _append(self.path / "samples.jsonl", rows)
 
@@ -146,7 +146,7 @@ def require_cache(cache: Path) -> None:
         ) from None
 
 
-def _append(path: Path, rows: list[dict[str, Any]]) -> None:
+def _append(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     with path.open("a", encoding="utf-8") as lines:
         lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 

@@ -159,7 +159,7 @@ def test_healthz_answers_and_other_paths_do_not() -> None:
     base = f"http://127.0.0.1:{metrics.port}"
     assert get(base + "/healthz") == "ok\n"
     with pytest.raises(urllib.error.HTTPError, match="404"):
-        get(base + "/")
+        get(base + "/nowhere")
     metrics.close()
 
 
