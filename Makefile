@@ -4,9 +4,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 STAMP  := $(VENV)/.setup-done
+TOOLS  := $(VENV)/tools
 LOCKS  := requirements/cpu.txt requirements/dev.txt
 
-.PHONY: help setup quickstart test test-unit test-faults check format clean
+.PHONY: help setup quickstart watch tools test test-unit test-faults check format clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -26,6 +27,17 @@ $(STAMP): $(LOCKS) pyproject.toml
 
 quickstart: setup ## distil a teacher into a student on this machine, on real parts
 	@$(BIN)/python -m orchestration.run quickstart $(ARGS)
+
+watch: setup ## a local Prometheus, on loopback, that finds running jobs by itself
+	@$(BIN)/python -m orchestration.watch $(ARGS)
+
+tools: $(TOOLS)/usr/bin/promtool ## get Prometheus and promtool for watching and testing (Debian, Ubuntu)
+
+# Unpacked and not installed: the package would start a service on every interface.
+$(TOOLS)/usr/bin/promtool:
+	@command -v apt-get dpkg >/dev/null || { echo "error: this needs apt-get and dpkg; elsewhere put prometheus and promtool on the PATH"; exit 1; }
+	@mkdir -p $(TOOLS)
+	@cd $(TOOLS) && apt-get download -qq prometheus && dpkg -x prometheus_*.deb . && rm prometheus_*.deb
 
 test: setup ## run every test
 	@.ci/isolated $(BIN)/python -m pytest $(ARGS)

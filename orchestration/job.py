@@ -23,6 +23,7 @@ from orchestration.run_lock import RunLock
 from orchestration.session import Session
 from orchestration.stages import Stages
 from orchestration.table import result_table
+from orchestration.targets import TargetFile
 
 
 def run_job(config: RunConfig) -> int:
@@ -65,8 +66,9 @@ async def _run(
     watched = f"watch it: {hub.page_url}  metrics: {hub.url}"
     progress.announce(watched if hub.url else "metrics: not served, see metrics.jsonl")
     stop = StopRequest(progress.announce)
+    ports = {"driver": hub.port} if hub.port else {}
     try:
-        with stop:
+        with stop, TargetFile(config, ports):
             config = with_data(config)
             # In a thread, so that a signal is heard while a hub downloads or a file is read.
             tokenizer = await asyncio.to_thread(open_tokenizer, config, progress.announce)

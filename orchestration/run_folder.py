@@ -156,7 +156,7 @@ def _free_sibling(path: Path) -> Path:
     return next(sibling for sibling in siblings if not sibling.exists())
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
+def write_json(path: Path, value: Mapping[str, Any] | Sequence[Any]) -> None:
     """Replace ``path`` atomically: a reader sees the old file or the new one, never a part."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")

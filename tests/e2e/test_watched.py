@@ -1,0 +1,97 @@
+"""A real Prometheus finds a real run, and what it holds is what the catalogue says."""
+
+import contextlib
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from configs.metrics import METRICS
+from orchestration.watch import find_program
+from tests.e2e.tiny import ROOT, TinyRun
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+
+class Prometheus:
+    """The API of a server that listens on loopback."""
+
+    def __init__(self, port: int) -> None:
+        self._url = f"http://127.0.0.1:{port}/api/v1"
+
+    def ask(self, path: str, **query: str) -> Any:
+        """Return the ``data`` of an answer; None while nobody answers."""
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            url = f"{self._url}/{path}?{urllib.parse.urlencode(query)}"
+            with opener.open(url, timeout=5) as answer:
+                return json.loads(answer.read())["data"]
+        except OSError:
+            return None
+
+    def values(self, expression: str) -> list[float]:
+        """Return every value that a range of the last ten minutes has of one series."""
+        now = time.time()
+        data = self.ask(
+            "query_range", query=expression, start=str(now - 600), end=str(now), step="1"
+        )
+        found = data["result"] if data else []
+        return [float(value) for series in found for _, value in series["values"]]
+
+
+@contextlib.contextmanager
+def watching(cache: Path) -> Iterator[Prometheus]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [*(sys.executable, "-m", "orchestration.watch"), "--cache", str(cache)]
+    process = subprocess.Popen([*command, "--port", str(port)], cwd=ROOT)
+    try:
+        yield Prometheus(port)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 0
+
+
+@pytest.mark.skipif(
+    find_program("prometheus") is None, reason="Prometheus is not installed: see `make tools`"
+)
+def test_a_real_prometheus_finds_a_run_by_itself_and_sees_it_learn(tmp_path):
+    local = ("cluster.local=true", "learner.steps=400", "evaluation.generate=false")
+    run = TinyRun(tmp_path, *local, name="watched")
+    with watching(tmp_path / "cache") as prometheus:
+        moved: set[str] = set()
+        told: list[bool] = []
+
+        def look() -> None:
+            for name in ("dpkd_reward_teacher", "dpkd_reverse_kl_k1_nats"):
+                if len(set(prometheus.values(f'{name}{{run="watched"}}'))) >= 3:
+                    moved.add(name)
+            if len(moved) == 2 and not told:
+                run.process.send_signal(signal.SIGINT)
+                told.append(True)
+            time.sleep(1)
+
+        assert run.wait(look) in (0, 130), run.tail()
+        assert moved == {"dpkd_reward_teacher", "dpkd_reverse_kl_k1_nats"}
+        kept = {
+            name for name in prometheus.ask("label/__name__/values") if name.startswith("dpkd_")
+        }
+    endings = ("_bucket", "_sum", "_count")
+    known = {metric.name for metric in METRICS if metric.kind != "histogram"} | {
+        metric.name + ending
+        for metric in METRICS
+        if metric.kind == "histogram"
+        for ending in endings
+    }
+    assert kept <= known
+    assert not (tmp_path / "cache" / "targets" / "watched.json").exists()

@@ -1,0 +1,75 @@
+"""The file that tells Prometheus of a run, and the command that starts one."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from orchestration import watch
+from orchestration.targets import TargetFile
+from tests.builders import run_config
+
+
+def test_a_run_s_target_is_there_while_it_runs(tmp_path):
+    config = run_config(name="mine", cache=tmp_path)
+    with TargetFile(config, {"driver": 9108, "sampler-0": 9110}) as file:
+        assert file.path == tmp_path / "targets" / "mine.json"
+        assert json.loads(file.path.read_text()) == [
+            {"targets": ["127.0.0.1:9108"], "labels": {"run": "mine", "process": "driver"}},
+            {"targets": ["127.0.0.1:9110"], "labels": {"run": "mine", "process": "sampler-0"}},
+        ]
+    assert not file.path.exists()
+
+
+def test_a_run_that_serves_nothing_leaves_no_target(tmp_path):
+    with TargetFile(run_config(cache=tmp_path), {}) as file:
+        assert not file.path.exists()
+
+
+@pytest.mark.parametrize(
+    ("host", "scraped"),
+    [("0.0.0.0", "127.0.0.1"), ("::", "[::1]"), ("::1", "[::1]"), ("node-3", "node-3")],
+)
+def test_a_target_is_an_address_that_can_be_asked(tmp_path, host, scraped):
+    config = run_config(cache=tmp_path, monitoring={"host": host})
+    with TargetFile(config, {"driver": 9108}) as file:
+        assert json.loads(file.path.read_text())[0]["targets"] == [f"{scraped}:9108"]
+
+
+def test_prometheus_is_told_of_runs_of_ray_and_of_the_alerts(tmp_path):
+    told = yaml.safe_load(watch.settings(tmp_path))
+    files = {job["job_name"]: job["file_sd_configs"][0]["files"] for job in told["scrape_configs"]}
+    assert files == {"dpkd": [f"{tmp_path}/targets/*.json"], "ray": [str(watch.RAY_TARGETS)]}
+    assert [Path(rules).exists() for rules in told["rule_files"]] == [True]
+
+
+def test_without_prometheus_it_says_where_to_get_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(watch, "find_program", lambda name: None)
+    assert watch.main(["--cache", str(tmp_path)]) == 3
+    assert (
+        "Prometheus is not installed: on Debian and Ubuntu `make tools`" in capsys.readouterr().err
+    )
+
+
+def test_a_prometheus_that_cannot_start_says_why(tmp_path, monkeypatch, capsys):
+    program = tmp_path / "broken"
+    program.write_text('#!/bin/sh\necho level=error err=\\"port 9090 is taken\\"\nexit 1\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(watch, "find_program", lambda name: str(program))
+    assert watch.main(["--cache", str(tmp_path)]) == 3
+    said = capsys.readouterr().err
+    assert "Prometheus ended with exit code 1" in said and "port 9090 is taken" in said
+
+
+def test_its_settings_are_right_in_prometheus_s_eyes(tmp_path):
+    program = watch.find_program("promtool")
+    if program is None:
+        pytest.skip("promtool is not installed: `make tools` gets it on Debian and Ubuntu")
+    path = tmp_path / "prometheus.yml"
+    path.write_text(watch.settings(tmp_path))
+    done = subprocess.run(
+        [program, "check", "config", str(path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
