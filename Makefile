@@ -31,13 +31,17 @@ quickstart: setup ## distil a teacher into a student on this machine, on real pa
 watch: setup ## a local Prometheus, on loopback, that finds running jobs by itself
 	@$(BIN)/python -m orchestration.watch $(ARGS)
 
-tools: $(TOOLS)/usr/bin/promtool ## get Prometheus and promtool for watching and testing (Debian, Ubuntu)
+tools: $(TOOLS)/.done ## get Prometheus and Chromium for watching and testing (Debian, Ubuntu)
 
-# Unpacked and not installed: the package would start a service on every interface.
-$(TOOLS)/usr/bin/promtool:
-	@command -v apt-get dpkg >/dev/null || { echo "error: this needs apt-get and dpkg; elsewhere put prometheus and promtool on the PATH"; exit 1; }
-	@mkdir -p $(TOOLS)
-	@cd $(TOOLS) && apt-get download -qq prometheus && dpkg -x prometheus_*.deb . && rm prometheus_*.deb
+# Unpacked and not installed: Prometheus's package would start a service on every interface.
+$(TOOLS)/.done: Makefile
+	@command -v apt-get >/dev/null && command -v dpkg >/dev/null || \
+	  { echo "error: this needs apt-get and dpkg; elsewhere put prometheus, promtool and chromium on the PATH"; exit 1; }
+	@mkdir -p $(TOOLS)/archives/partial
+	@apt-get -qq -y --no-install-recommends --download-only -o Debug::NoLocking=1 \
+	  -o Dir::Cache::archives=$(abspath $(TOOLS))/archives install prometheus chromium
+	@for package in $(TOOLS)/archives/*.deb; do dpkg -x $$package $(TOOLS); done
+	@rm -r $(TOOLS)/archives && touch $@
 
 test: setup ## run every test
 	@.ci/isolated $(BIN)/python -m pytest $(ARGS)
