@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.setup-done
 TOOLS  := $(VENV)/tools
 LOCKS  := requirements/cpu.txt requirements/dev.txt
 
-.PHONY: help setup quickstart watch tools test test-unit test-faults check format clean
+.PHONY: help setup quickstart watch tools dashboard test test-unit test-faults check format clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -51,6 +51,9 @@ test-unit: setup ## run the tests that start no engine and no Ray
 
 test-faults: setup ## kill, hang and spoil parts of real runs, soak included; prints a table
 	@DPKD_SOAK=1 .ci/isolated $(BIN)/python -m pytest tests/faults $(ARGS)
+
+dashboard: setup ## write deploy/grafana/dpkd.json anew from the catalogue
+	@PYTHONPATH=. $(BIN)/python deploy/grafana/dashboard.py > deploy/grafana/dpkd.json
 
 check: setup ## format, lint, types, import arrows
 	@$(BIN)/ruff format --check .

@@ -19,6 +19,8 @@ from configs.metrics import METRICS
 from orchestration.watch import find_program
 from tests.e2e.tiny import ROOT, TinyRun
 
+DASHBOARD = ROOT / "deploy/grafana/dpkd.json"
+
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 
@@ -62,11 +64,24 @@ def watching(cache: Path) -> Iterator[Prometheus]:
         assert process.wait(timeout=30) == 0
 
 
+def answers(prometheus: Prometheus) -> dict[str, int]:
+    """Return of each panel of the dashboard how many series it shows of the run."""
+    found: dict[str, int] = {}
+    for panel in json.loads(DASHBOARD.read_text())["panels"]:
+        for target in panel.get("targets", []):
+            expression = target["expr"].replace("$run", "watched")
+            expression = expression.replace("$__rate_interval", "1m")
+            series = prometheus.ask("query", query=f"last_over_time(({expression})[10m:1s])")
+            title = panel["title"]
+            found[title] = found.get(title, 0) + len(series["result"])
+    return found
+
+
 @pytest.mark.skipif(
     find_program("prometheus") is None, reason="Prometheus is not installed: see `make tools`"
 )
 def test_a_real_prometheus_finds_a_run_by_itself_and_sees_it_learn(tmp_path):
-    local = ("cluster.local=true", "learner.steps=400", "evaluation.generate=false")
+    local = ("cluster.local=true", "learner.steps=400", "checkpoint.every=5")
     run = TinyRun(tmp_path, *local, name="watched")
     with watching(tmp_path / "cache") as prometheus:
         moved: set[str] = set()
