@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.setup-done
 TOOLS  := $(VENV)/tools
 LOCKS  := requirements/cpu.txt requirements/dev.txt
 
-.PHONY: help setup quickstart watch tools dashboard test test-unit test-faults check format clean
+.PHONY: help setup quickstart watch tools dashboard test test-unit test-live test-faults check format clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -48,6 +48,11 @@ test: setup ## run every test
 
 test-unit: setup ## run the tests that start no engine and no Ray
 	@$(BIN)/python -m pytest -m "not engine and not e2e" $(ARGS)
+
+test-live: setup tools ## what shows a run: metrics, live page, reports, alerts, dashboard
+	@.ci/isolated $(BIN)/python -m pytest tests/deploy tests/e2e/test_watched.py tests/e2e/test_in_a_browser.py \
+	  tests/orchestration/test_exporter.py tests/orchestration/test_live.py tests/orchestration/test_report.py \
+	  tests/orchestration/test_watch.py $(ARGS)
 
 test-faults: setup ## kill, hang and spoil parts of real runs, soak included; prints a table
 	@DPKD_SOAK=1 .ci/isolated $(BIN)/python -m pytest tests/faults $(ARGS)

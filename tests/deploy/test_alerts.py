@@ -1,15 +1,13 @@
 """The alerts: they fire and keep silent, read metrics that exist, and lead to the runbook."""
 
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 from configs.metrics import METRICS
-from orchestration.watch import find_program
+from tests.deploy.promtool import promtool
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy/prometheus/alerts.yaml"
@@ -22,19 +20,6 @@ def alerts() -> list[dict[str, Any]]:
     return [
         rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]
     ]
-
-
-def promtool(*arguments: str) -> str:
-    """Return what promtool says of something that is right."""
-    program = find_program("promtool")
-    if program is None:
-        pytest.skip("promtool is not installed: `make tools` gets it on Debian and Ubuntu")
-    command = [program, *arguments]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=60, cwd=ROOT, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def test_the_rules_are_valid():
