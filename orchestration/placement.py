@@ -159,7 +159,8 @@ class RayRole(Role):
 
 def _beside_the_driver() -> NodeAffinitySchedulingStrategy:
     node = ray.get_runtime_context().get_node_id()
-    return NodeAffinitySchedulingStrategy(node, soft=True)
+    # Not soft: Ray then places it elsewhere now and then, although there is room.
+    return NodeAffinitySchedulingStrategy(node, soft=False)
 
 
 class TransferCall:
