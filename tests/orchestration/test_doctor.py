@@ -67,7 +67,7 @@ def test_a_broken_override_is_one_sentence_and_exit_code_2():
 def test_without_packages_it_says_so_in_one_sentence():
     done = run("-S", "-m", "orchestration.doctor")
     assert done.returncode == 3
-    assert done.stderr.startswith("error: not installed: ray, torch, transformers and 14 more")
+    assert done.stderr.startswith("error: not installed: ray, torch, transformers and 15 more")
     assert "make setup" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
