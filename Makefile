@@ -39,6 +39,7 @@ $(TOOLS)/.done: Makefile
 	  { echo "error: this needs apt-get and dpkg; elsewhere put prometheus, promtool and chromium on the PATH"; exit 1; }
 	@mkdir -p $(TOOLS)/archives/partial
 	@apt-get -qq -y --no-install-recommends --download-only -o Debug::NoLocking=1 \
+	  -o Acquire::http::Timeout=20 -o Acquire::Retries=1 \
 	  -o Dir::Cache::archives=$(abspath $(TOOLS))/archives install prometheus chromium
 	@for package in $(TOOLS)/archives/*.deb; do dpkg -x $$package $(TOOLS); done
 	@rm -r $(TOOLS)/archives && touch $@
