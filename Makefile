@@ -59,7 +59,8 @@ test-faults: setup ## kill, hang and spoil parts of real runs, soak included; pr
 	@DPKD_SOAK=1 .ci/isolated $(BIN)/python -m pytest tests/faults $(ARGS)
 
 dashboard: setup ## write deploy/grafana/dpkd.json anew from the catalogue
-	@PYTHONPATH=. $(BIN)/python deploy/grafana/dashboard.py > deploy/grafana/dpkd.json
+	@PYTHONPATH=. $(BIN)/python deploy/grafana/dashboard.py > deploy/grafana/dpkd.json.new
+	@mv deploy/grafana/dpkd.json.new deploy/grafana/dpkd.json
 
 check: setup ## format, lint, types, import arrows
 	@$(BIN)/ruff format --check .

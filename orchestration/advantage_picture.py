@@ -17,6 +17,7 @@ from configs.errors import DataError, DpkdError, NonFiniteError
 from configs.load import load
 from configs.run import RunConfig
 from configs.sampling import Sampling
+from orchestration.command import natural
 from orchestration.token_picture import Legend, TokenRow, signed, token_picture
 
 if TYPE_CHECKING:
@@ -237,12 +238,12 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     prompts = parser.add_mutually_exclusive_group(required=True)
     prompts.add_argument("--prompt", help="the prompt itself")
     prompts.add_argument("--data", type=Path, help="data file to take the prompt from")
-    parser.add_argument("--row", type=_natural, default=0, help="row of --data, from 0")
+    parser.add_argument("--row", type=natural, default=0, help="row of --data, from 0")
     parser.add_argument(
         "--recipe", default="e2e", help="whose template and sampling hold (default: e2e)"
     )
     parser.add_argument("--beta", type=_positive, default=1.0, help="scale (default: 1)")
-    parser.add_argument("--seed", type=_natural, default=0, help="seed of both draws (default: 0)")
+    parser.add_argument("--seed", type=natural, default=0, help="seed of both draws (default: 0)")
     parser.add_argument("--out", type=Path, required=True, help="SVG file to write")
     return parser.parse_args(arguments)
 
@@ -250,12 +251,6 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 def _positive(text: str) -> float:
     if not 0 < (value := float(text)) < math.inf:
         raise argparse.ArgumentTypeError("a positive number is needed")
-    return value
-
-
-def _natural(text: str) -> int:
-    if (value := int(text)) < 0:
-        raise argparse.ArgumentTypeError("a number from 0 on is needed")
     return value
 
 

@@ -1,4 +1,4 @@
-"""What the command lines of run and doctor share: a recipe, then overrides."""
+"""What command lines share: a recipe with overrides, and numbers."""
 
 import argparse
 from collections.abc import Sequence
@@ -19,3 +19,10 @@ def parse_recipe(
     if words and "=" not in words[0]:
         return options, words[0], words[1:]
     return options, None, words
+
+
+def natural(text: str) -> int:
+    """Read a number from 0 on; argparse answers anything else."""
+    if (value := int(text)) < 0:
+        raise argparse.ArgumentTypeError("a number from 0 on is needed")
+    return value

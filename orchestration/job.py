@@ -15,7 +15,6 @@ from orchestration.launcher import make_launcher
 from orchestration.lifecycle import StopRequest
 from orchestration.plan import describe
 from orchestration.progress import Progress, make_progress
-from orchestration.report import write_at_the_end
 from orchestration.resume import Origin, find_origin
 from orchestration.role_counts import role_counts
 from orchestration.run_folder import RunFolder, require_cache, run_path
@@ -52,7 +51,9 @@ def run_job(config: RunConfig) -> int:
         finally:
             progress.close()
             if config.monitoring.report:
-                write_at_the_end(folder.path, pairs=2)
+                from orchestration.report import write_at_the_end  # brings matplotlib
+
+                write_at_the_end(folder.path)
 
 
 async def _run(

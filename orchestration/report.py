@@ -10,11 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from configs.errors import ConfigError, DpkdError
+from orchestration.command import natural
 from orchestration.report_page import Pictures, page
 from orchestration.report_pictures import pictures_of
 from orchestration.report_story import Story, read_story
 
 REPORT_NAME = "report.html"
+PAIRS = 2
+"""Pairs of a run that are shown token by token, unless told otherwise."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -49,14 +52,14 @@ def write(stories: Sequence[Story], out: Path, *, pairs: int) -> None:
         ) from None
 
 
-def write_at_the_end(folder: Path, *, pairs: int) -> Path | None:
+def write_at_the_end(folder: Path) -> Path | None:
     """Write a run's own report; None, and a line in the log, where that fails.
 
     A run that is over is never failed by what is told of it.
     """
     out = folder / REPORT_NAME
     try:
-        write([read_story(folder)], out, pairs=pairs)
+        write([read_story(folder)], out, pairs=PAIRS)
     except Exception:  # noqa: BLE001
         _LOG.warning("the report of %s could not be written", folder, exc_info=True)
         return None
@@ -80,7 +83,10 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folder")
     parser.add_argument("--out", type=Path, help="file to write (default: RUN/report.html)")
     parser.add_argument(
-        "--pairs", type=int, default=2, help="pairs shown token by token (default: 2; 0: none)"
+        "--pairs",
+        type=natural,
+        default=PAIRS,
+        help=f"pairs shown token by token (default: {PAIRS}; 0: none)",
     )
     return parser.parse_args(arguments)
 

@@ -1,12 +1,13 @@
 """Tells a local Prometheus where a run serves its metrics, in its `file_sd` format."""
 
+import hashlib
 import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
 from configs.run import RunConfig
-from orchestration.run_folder import write_json
+from orchestration.run_folder import run_path, write_json
 
 
 def targets_folder(cache: Path) -> Path:
@@ -15,12 +16,17 @@ def targets_folder(cache: Path) -> Path:
 
 
 class TargetFile:
-    """The file of one run, `CACHE/targets/NAME.json`: there while the run serves metrics."""
+    """The file of one run folder, `CACHE/targets/NAME-HASH.json`: there while it serves metrics.
+
+    A run that is killed leaves it, so that its target is seen to be down; the next one in the
+    same folder replaces it.
+    """
 
     def __init__(self, config: RunConfig, ports: Mapping[str, int]) -> None:
         """Take the ``ports`` served on, by process; empty: there is nothing to tell."""
         host = _scraped(config.monitoring.host)
-        self.path = targets_folder(config.cache) / f"{config.name}.json"
+        folder = hashlib.sha256(str(run_path(config)).encode()).hexdigest()[:8]
+        self.path = targets_folder(config.cache) / f"{config.name}-{folder}.json"
         self._groups = [
             {"targets": [f"{host}:{port}"], "labels": {"run": config.name, "process": process}}
             for process, port in ports.items()

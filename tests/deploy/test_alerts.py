@@ -6,7 +6,9 @@ from typing import Any
 
 import yaml
 
+from configs.keys import known_keys
 from configs.metrics import METRICS
+from configs.run import RunConfig
 from tests.deploy.promtool import promtool
 
 ROOT = Path(__file__).parents[2]
@@ -51,3 +53,6 @@ def test_the_runbook_names_settings_and_metrics_that_exist():
     text = (ROOT / "docs/runbook.md").read_text()
     known = {metric.name for metric in METRICS}
     assert set(re.findall(r"`(dpkd_\w+)`", text)) <= known
+    sections = "|".join(RunConfig.model_fields)
+    settings = set(re.findall(rf"`((?:{sections})\.[a-z_.]+)[`:]", text))
+    assert len(settings) > 15 and settings <= set(known_keys(RunConfig))

@@ -132,10 +132,10 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path, capsys):
 
 def test_a_run_does_not_fail_of_its_report(tmp_path, monkeypatch):
     run = told(tmp_path / "run")
-    assert write_at_the_end(run, pairs=0) == run / "report.html"
+    assert write_at_the_end(run) == run / "report.html"
 
     def page(*_: Any) -> str:
         raise RuntimeError("a defect")
 
     monkeypatch.setattr(report, "page", page)
-    assert write_at_the_end(run, pairs=0) is None
+    assert write_at_the_end(run) is None

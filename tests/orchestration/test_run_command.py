@@ -60,6 +60,9 @@ def test_a_missing_data_file_is_named_before_anything_heavy_starts(tmp_path):
     done = _run("e2e", f"data.train={tmp_path}/none.jsonl", f"output={tmp_path}/runs")
     assert done.returncode == 4
     assert "none.jsonl" in done.stderr
+    report = (tmp_path / "runs" / "e2e" / "report.html").read_text()
+    assert "failed, dpkd, 0 of 150 steps" in report
+    assert f"{tmp_path}/none.jsonl" in report
 
 
 @pytest.mark.parametrize("command", [["run", "quickstart"], ["compare", "quickstart_methods"]])
