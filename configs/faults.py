@@ -17,9 +17,11 @@ from configs.errors import ConfigError
 
 VARIABLE = "DPKD_FAULT"
 ROLE_VARIABLE = "DPKD_ROLE"
-Action = Literal["kill", "stop", "raise", "sleep", "nan", "truncate"]
-"""``kill``: SIGKILL; ``stop``: SIGSTOP; ``raise``: an OSError (no space left); ``sleep``: an hour;
-``nan`` and ``truncate``: returned to the failpoint, where a number or a file is there to spoil."""
+Action = Literal["kill", "stop", "raise", "pause", "sleep", "nan", "truncate"]
+"""``kill``: SIGKILL; ``stop``: SIGSTOP; ``raise``: an OSError (no space left); ``pause``: five
+seconds; ``sleep``: an hour; ``nan`` and ``truncate``: returned to the failpoint, where a number or a file is there to spoil."""
+
+_SECONDS = {"pause": 5, "sleep": 3600}
 
 POINTS: dict[str, str] = {
     "driver.issued": "prompts are in the ledger, nobody has them",
@@ -132,8 +134,8 @@ def _act(fault: Fault) -> Action | None:
         os.kill(os.getpid(), signal.SIGSTOP)
     elif fault.action == "raise":
         raise OSError(28, f"injected at {fault.point}")
-    elif fault.action == "sleep":
-        time.sleep(3600)
+    elif fault.action in _SECONDS:
+        time.sleep(_SECONDS[fault.action])
     else:
         return fault.action
     return None

@@ -153,8 +153,9 @@ class ReplayQueue:
 
         States: ``depth`` (queued), ``leased``, ``stale``, ``redrawing``, ``acked``,
         ``dropped``; ``seen`` is their sum. Levels: ``held``, ``bytes``, ``waiting_puts``.
-        Totals: ``accepted``, ``duplicates``, ``late``, ``late_acks``, ``expired`` and
-        ``leases`` (leases), ``stale_found``, ``dropped_<reason>``; ``last_acked_step``.
+        Totals: ``accepted``, ``duplicates``, ``late``, ``waited`` (tuples that found the queue full),
+        ``late_acks``, ``expired`` and ``leases`` (leases), ``stale_found``, ``dropped_<reason>``;
+        ``last_acked_step``.
         """
         async with self._changed:
             self._return_expired()
@@ -172,6 +173,7 @@ class ReplayQueue:
         if decided():
             return
         self._waiting.append(pair.nbytes)
+        self._state.counts["waited"] += 1
         self._changed.notify_all()  # a lease that this makes hopeless must find out
         try:
             await self._changed.wait_for(decided)

@@ -255,6 +255,7 @@ _TOTALS = (
     "accepted",
     "duplicates",
     "late",
+    "waited",
     "late_acks",
     "expired",
     "leases",

@@ -46,7 +46,9 @@ def test_a_hung_sampler_a_poisonous_prompt_and_a_loss_that_is_none(tmp_path, rep
 
 
 def test_dead_engines_pushes_cut_short_and_a_full_queue_change_nothing(tmp_path, report):
-    faults = "sampler:engine:9:raise,learner:publish:6:kill,sampler:load:14:kill"
+    faults = (
+        "learner:forward:3:pause,sampler:engine:9:raise,learner:publish:6:kill,sampler:load:14:kill"
+    )
     settings = ("replay.max_policy_lag=2", "replay.max_tuples=8")
     run = FaultyRun(tmp_path, "learner.steps=16", *settings, faults=faults, name="half")
     assert run.wait() == 0, run.tail()
@@ -56,11 +58,11 @@ def test_dead_engines_pushes_cut_short_and_a_full_queue_change_nothing(tmp_path,
     assert summary["weight_sync"]["verified"] is True
     lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     assert max(line["lag"] for line in lines) <= 2
-    assert max(line["queue_held"] for line in lines) == 8
+    assert max(line["queue_waited"] for line in lines) > 0, "the queue was never full"
     run.verify()
-    engine, publish, load = faults.split(",")
+    pause, engine, publish, load = faults.split(",")
     report(run.outcome("3 engine dead in a living actor", engine, restarted="sampler-0"))
-    report(run.outcome("10 queue full", "replay.max_tuples=8"))
+    report(run.outcome("10 queue full", f"replay.max_tuples=8, {pause}"))
     report(run.outcome("16 push cut short by the learner", publish, restarted="learner"))
     report(run.outcome("16 push cut short by the sampler", load))
     assert run.survivors() == []

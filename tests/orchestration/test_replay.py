@@ -160,7 +160,8 @@ def test_a_cancelled_put_keeps_what_fitted_and_the_rest_can_be_put_again() -> No
         assert not await settled(putting)
         putting.cancel()
         assert await settled(putting)
-        assert (await replay.statistics())["waiting_puts"] == 0
+        statistics = await replay.statistics()
+        assert statistics["waiting_puts"] == 0 and statistics["waited"] == 1
         lease, _ = await replay.lease(2, 0)
         await replay.ack(lease.id, 1)
         assert await replay.put(pairs(0, 1, 2)) == PutResult(1, 0, 2)
