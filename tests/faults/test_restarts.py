@@ -47,7 +47,7 @@ def test_a_hung_sampler_a_poisonous_prompt_and_a_loss_that_is_none(tmp_path, rep
 
 def test_dead_engines_pushes_cut_short_and_a_full_queue_change_nothing(tmp_path, report):
     faults = (
-        "learner:forward:3:pause,sampler:engine:9:raise,learner:publish:6:kill,sampler:load:14:kill"
+        "learner:forward:2:pause,sampler:engine:9:raise,learner:publish:6:kill,sampler:load:14:kill"
     )
     settings = ("replay.max_policy_lag=2", "replay.max_tuples=8")
     run = FaultyRun(tmp_path, "learner.steps=16", *settings, faults=faults, name="half")
