@@ -153,9 +153,9 @@ class ReplayQueue:
 
         States: ``depth`` (queued), ``leased``, ``stale``, ``redrawing``, ``acked``,
         ``dropped``; ``seen`` is their sum. Levels: ``held``, ``bytes``, ``waiting_puts``.
-        Totals: ``accepted``, ``duplicates``, ``late``, ``waited`` (tuples that found the queue full),
-        ``late_acks``, ``expired`` and ``leases`` (leases), ``stale_found``, ``dropped_<reason>``;
-        ``last_acked_step``.
+        Totals: ``accepted``, ``duplicates``, ``late``, ``waited`` (tuples that found it full),
+        ``late_acks``, ``expired`` and ``leases`` (leases), ``stale_found``,
+        ``dropped_<reason>``; ``last_acked_step``.
         """
         async with self._changed:
             self._return_expired()
