@@ -19,7 +19,8 @@ VARIABLE = "DPKD_FAULT"
 ROLE_VARIABLE = "DPKD_ROLE"
 Action = Literal["kill", "stop", "raise", "pause", "sleep", "nan", "truncate"]
 """``kill``: SIGKILL; ``stop``: SIGSTOP; ``raise``: an OSError (no space left); ``pause``: five
-seconds; ``sleep``: an hour; ``nan`` and ``truncate``: returned to the failpoint, where a number or a file is there to spoil."""
+seconds; ``sleep``: an hour; ``nan`` and ``truncate``: returned to the failpoint, where a number or
+a file is there to spoil."""
 
 _SECONDS = {"pause": 5, "sleep": 3600}
 
