@@ -10,13 +10,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from configs.activities import BUSY_WITH, IDLE_FOR
 from configs.replay import DropReason
 
 Kind = Literal["counter", "gauge", "histogram", "info"]
 Reduce = Literal["mean", "sum", "max", "last"]
+Source = Literal["driver", "role"]
+"""Whose exporter serves it: the driver's, or that of the part itself."""
 """How values of several micro-batches, ranks, replicas or steps become one."""
 
 ROLES = ("sampler", "teacher", "learner")
+ENGINES = (*ROLES, "offline", "reference")
+"""Roles that work in processes of their own."""
 DROP_REASONS: tuple[str, ...] = get_args(DropReason)
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 
@@ -36,6 +41,7 @@ class Metric:
     reduce: Reduce = "last"
     buckets: tuple[float, ...] = ()
     """Upper bounds of a histogram, ascending, without infinity."""
+    source: Source = "driver"
 
     @property
     def name(self) -> str:
@@ -63,6 +69,22 @@ def _counter(
 ) -> Metric:
     return Metric(
         key=key, kind="counter", help=text, unit=unit, reduce="sum", labels=dict(labels or {})
+    )
+
+
+def _of_role(
+    key: str, text: str, *, kind: Kind, labels: Mapping[str, tuple[str, ...]] | None = None
+) -> Metric:
+    """Declare seconds that a part's own exporter serves."""
+    who: dict[str, tuple[str, ...]] = {"role": ENGINES, "replica": ()}
+    return Metric(
+        key=key,
+        kind=kind,
+        help=text,
+        unit="seconds",
+        reduce="last" if kind == "gauge" else "sum",
+        labels={**who, **(labels or {})},
+        source="role",
     )
 
 
@@ -220,8 +242,26 @@ _QUEUE = (
 )
 
 _TIME = (
-    _counter("busy_seconds", "Time a role spent working.", unit="seconds", labels={"role": ROLES}),
-    _counter("idle_seconds", "Time a role spent waiting.", unit="seconds", labels={"role": ROLES}),
+    _of_role(
+        "busy_seconds",
+        "Time a part spent working, by what it did, the call under way included.",
+        kind="counter",
+        labels={"activity": BUSY_WITH},
+    ),
+    _of_role(
+        "idle_seconds",
+        "Time a part spent waiting, by what it waited for; the wait under way is not known yet.",
+        kind="counter",
+        labels={"waiting_for": IDLE_FOR},
+    ),
+    _of_role("waiting_seconds", "The wait under way; 0 while the part works.", kind="gauge"),
+    _gauge(
+        "bubble",
+        "Share of a role's time, since the loops began, that its parts waited.",
+        unit="ratio",
+        reduce="last",
+        labels={"role": ROLES},
+    ),
     _duration("sampling_seconds", "Drawing one batch of student responses."),
     _duration("scoring_seconds", "Answering and scoring one batch by the teacher."),
     _duration("step_seconds", "One step, from one acknowledged batch to the next."),
@@ -240,7 +280,7 @@ _SERVICE = (
     _counter(
         "restarts",
         "Restarts of a role's actors.",
-        labels={"role": (*ROLES, "queue", "offline", "reference")},
+        labels={"role": (*ENGINES, "queue")},
     ),
     _gauge(
         "evaluation_score",
@@ -261,6 +301,9 @@ METRICS: tuple[Metric, ...] = _OBJECTIVE + _LEARNING + _VERSIONS + _QUEUE + _TIM
 
 CATALOGUE: Mapping[str, Metric] = {metric.key: metric for metric in METRICS}
 """The same by key."""
+
+DRIVER_METRICS = tuple(metric for metric in METRICS if metric.source == "driver")
+ROLE_METRICS = tuple(metric for metric in METRICS if metric.source == "role")
 
 Series = tuple[str, Mapping[str, str]]
 """A metric's key, and its labels."""
@@ -301,11 +344,11 @@ def series_of(statistic: str) -> Series:
 def markdown_table() -> str:
     """Return `docs/metrics.md`."""
     rows = [
-        "| metric | type | labels | reduces by | meaning |",
-        "|---|---|---|---|---|",
+        "| metric | type | served by | labels | reduces by | meaning |",
+        "|---|---|---|---|---|---|",
         *(
-            f"| `{metric.name}` | {metric.kind} | {_label_cell(metric)} | {metric.reduce} "
-            f"| {metric.help.replace('|', '&#124;')} |"
+            f"| `{metric.name}` | {metric.kind} | {metric.source} | {_label_cell(metric)} "
+            f"| {metric.reduce} | {metric.help.replace('|', '&#124;')} |"
             for metric in METRICS
         ),
     ]
@@ -323,6 +366,9 @@ Written by `python -m configs.metrics > docs/metrics.md` from the catalogue,
 `configs/metrics.py`; a test compares the two. A gauge has no sample before it is first
 measured, and stays NaN when NaN was measured; `dpkd_nonfinite_values_total` counts those.
 `reduces by` says how values of several micro-batches, ranks or replicas become one.
+`served by`: the driver's exporter (`monitoring.port`), or that of each sampler, teacher and
+learner rank (`monitoring.role_port`), which adds its process's memory and CPU under Prometheus's
+usual names (`process_resident_memory_bytes` …); with `cluster.local` one exporter serves all.
 
 """
 

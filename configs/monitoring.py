@@ -10,9 +10,15 @@ class MonitoringConfig(Section):
 
     host: str = "127.0.0.1"
     """Address the exporter listens on; loopback unless said. Whoever reaches it reads the metrics,
-    and on the live page the latest samples."""
+    and on the live page the latest samples. Parts on other machines listen on it, too: to have them
+    scraped it must be one that others reach, such as 0.0.0.0."""
     port: int = Field(default=9108, ge=0, le=65535)
     """Port of the exporter; 0: any free one. A port in use is replaced, with a warning."""
+    role_port: int = Field(default=9110, ge=0, le=65500)
+    """First port of the parts' own exporters, on the same address: sampler-i serves on this + i,
+    teacher-i on this + 10 + i, learner rank i on this + 20 + i; or the next free one. 0: any."""
+    timeline: bool = False
+    """Write `timeline.json`: who did what when, for Perfetto or chrome://tracing."""
     progress: bool = True
     """Show progress: a live table on a terminal, plain lines elsewhere."""
     log_every: int = Field(default=10, ge=1)

@@ -19,8 +19,10 @@ from orchestration.pipeline import Parts
 from orchestration.progress import Progress
 from orchestration.recorder import Recorder
 from orchestration.role_watch import RoleWatch
+from orchestration.roles import Process
 from orchestration.run_folder import RunFolder
 from orchestration.supervisor import Supervisor
+from orchestration.targets import TargetFile
 from orchestration.weight_sync import WeightSync
 
 
@@ -32,6 +34,7 @@ class Surroundings:
     hub: MetricsHub
     progress: Progress
     stop: StopRequest
+    targets: TargetFile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +66,7 @@ class Crew:
     supervisor: Supervisor
     keeper: Keeper
     watch: RoleWatch
+    targets: TargetFile
 
     async def warm_up(self) -> None:
         """Generate once before the clock starts: engines do what they do only once."""
@@ -70,6 +74,7 @@ class Crew:
 
     async def stop(self) -> None:
         """End every role."""
+        self.targets.show({})
         await self.roles.stop()
 
     def parts(self, inputs: Inputs, books: Books) -> Parts:
@@ -123,6 +128,11 @@ async def muster(
         facts=facts,
         newest=newest,
     )
+
+    def report(where: Mapping[str, Process | None]) -> None:
+        books.folder.processes(where)
+        around.targets.show(where)
+
     supervisor = Supervisor(
         config.supervision,
         roles,
@@ -130,7 +140,7 @@ async def muster(
         ledger=books.ledger,
         hub=around.hub,
         announce=around.progress.announce,
-        report=books.folder.processes,
+        report=report,
         start_timeout=config.cluster.start_timeout_seconds,
     )
     return Crew(
@@ -139,6 +149,7 @@ async def muster(
         supervisor=supervisor,
         keeper=keeper,
         watch=RoleWatch(around.hub, roles),
+        targets=around.targets,
     )
 
 

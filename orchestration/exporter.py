@@ -4,18 +4,23 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.registry import Collector
 
-from configs.metrics import CATALOGUE, METRICS, QUEUE_STATISTICS, series_of
+from configs.metrics import CATALOGUE, DRIVER_METRICS, QUEUE_STATISTICS, series_of
 from configs.monitoring import MonitoringConfig
 from orchestration.account import Balance
+from orchestration.busy_clock import Span
 from orchestration.live import LiveFeed
 from orchestration.metric_store import MetricStore
 from orchestration.metrics_log import MetricsLog
 from orchestration.metrics_server import MetricsServer
+from orchestration.timeline import Timeline
 from orchestration.versions import versions
 
 LOG_NAME = "metrics.jsonl"
+DRAWN = ("queue_depth", "queue_leased", "lag", "loss")
+"""A step's numbers that the timeline draws as curves."""
 
 
 class MetricsHub:
@@ -27,14 +32,19 @@ class MetricsHub:
 
     def __init__(self, config: MonitoringConfig, folder: Path | None = None) -> None:
         """Open the port, and the log in ``folder`` if one is given."""
-        self._store = MetricStore(METRICS)
-        registry = CollectorRegistry()
-        registry.register(self._store)
+        self._store = MetricStore(DRIVER_METRICS)
+        self._registry = CollectorRegistry()
+        self._registry.register(self._store)
+        ProcessCollector(registry=self._registry)
         self._host = config.host
         self.feed = LiveFeed()
         """What the live page shows."""
-        self._server = MetricsServer(registry, host=config.host, port=config.port, feed=self.feed)
+        self._server = MetricsServer(
+            self._registry, host=config.host, port=config.port, feed=self.feed
+        )
         self._log: MetricsLog | None = None
+        self._wants_timeline = config.timeline
+        self._timeline: Timeline | None = None
         if folder:
             self.log_to(folder)
         self.set("build", 1, **versions())
@@ -56,11 +66,22 @@ class MetricsHub:
         return self.url.removesuffix("metrics") if self.url else None
 
     def log_to(self, folder: Path) -> None:
-        """From now on write steps to `FOLDER/metrics.jsonl`: every session has its own."""
-        if self._log:
-            self._log.close()
+        """From now on write steps to `FOLDER/metrics.jsonl`, and the timeline if there is to be
+        one: every session has its own.
+        """
+        self._close_files()
         self._log = MetricsLog(folder / LOG_NAME)
+        self._timeline = Timeline(folder) if self._wants_timeline else None
         self.feed.stage(folder.name)
+
+    def show(self, metrics: Collector) -> None:
+        """Serve these, too: of parts that live in this process."""
+        self._registry.register(metrics)
+
+    def spans(self, name: str, spans: Sequence[Span]) -> None:
+        """Take what a part did since the last time, and waited for."""
+        if self._timeline:
+            self._timeline.spans(name, spans)
 
     def set(self, key: str, value: float, **labels: str) -> None:
         """Set a gauge, or a counter whose total somebody else keeps. NaN stays NaN."""
@@ -101,13 +122,19 @@ class MetricsHub:
         told = {**values, **waiting, "step": step, "time": round(time.time(), 3)}
         if self._log:
             self._log.write(**told)
+        if self._timeline:
+            self._timeline.levels(told["time"], {key: told[key] for key in DRAWN if key in told})
         self.feed.step(told)
 
     def close(self) -> None:
         """Free the port and close the log; may be called twice."""
         self._server.close()
-        if self._log:
-            self._log.close()
+        self._close_files()
+
+    def _close_files(self) -> None:
+        for file in (self._log, self._timeline):
+            if file:
+                file.close()
 
     def _record(self, key: str, value: float, labels: Mapping[str, str]) -> None:
         kind = CATALOGUE[key].kind

@@ -67,17 +67,21 @@ async def _run(
     watched = f"watch it: {hub.page_url}  metrics: {hub.url}"
     progress.announce(watched if hub.url else "metrics: not served, see metrics.jsonl")
     stop = StopRequest(progress.announce)
-    ports = {"driver": hub.port} if hub.port else {}
     try:
-        with stop, TargetFile(config, ports):
+        with stop, TargetFile(config, hub.port) as targets:
             config = with_data(config)
             # In a thread, so that a signal is heard while a hub downloads or a file is read.
             tokenizer = await asyncio.to_thread(open_tokenizer, config, progress.announce)
             prompts = await asyncio.to_thread(open_prompts, config, tokenizer)
-            with make_launcher(config.cluster, namespace=f"dpkd-{config.name}") as launcher:
+            namespace = f"dpkd-{config.name}"
+            with make_launcher(config.cluster, namespace, config.monitoring) as launcher:
                 stop.take()
                 launcher.require(role_counts(config))
-                around = Surroundings(launcher=launcher, hub=hub, progress=progress, stop=stop)
+                if launcher.metrics:
+                    hub.show(launcher.metrics)
+                around = Surroundings(
+                    launcher=launcher, hub=hub, progress=progress, stop=stop, targets=targets
+                )
                 inputs = await Stages(config, folder, around).inputs(tokenizer, prompts)
                 summary = await Session(config, folder, inputs, around, origin).run()
     except asyncio.CancelledError:

@@ -10,8 +10,11 @@ import ray
 
 from configs.cluster import ClusterConfig, RoleResources
 from configs.errors import ConfigError, DependencyError
+from configs.monitoring import MonitoringConfig
+from orchestration.busy_clock import BusyClock
 from orchestration.local import LocalRole
 from orchestration.placement import RayRole, TransferCall, require_resources
+from orchestration.role_metrics import RoleMetrics
 from orchestration.roles import Role
 
 
@@ -20,6 +23,8 @@ class Launcher(Protocol):
 
     cores: int
     """CPU cores of the machine that roles share."""
+    metrics: RoleMetrics | None
+    """Of parts that live in this process; None: they have exporters of their own."""
 
     def role(
         self,
@@ -49,9 +54,11 @@ class Launcher(Protocol):
         ...
 
 
-def make_launcher(config: ClusterConfig, namespace: str) -> Launcher:
-    """Return the launcher that the recipe asks for."""
-    return LocalLauncher(config) if config.local else RayLauncher(config, namespace)
+def make_launcher(
+    config: ClusterConfig, namespace: str, monitoring: MonitoringConfig | None = None
+) -> Launcher:
+    """Return the launcher that the recipe asks for; its parts serve metrics if told how."""
+    return LocalLauncher(config) if config.local else RayLauncher(config, namespace, monitoring)
 
 
 class LocalLauncher:
@@ -60,6 +67,8 @@ class LocalLauncher:
     def __init__(self, config: ClusterConfig) -> None:
         self._config = config
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="parts")
+        self._clocks = RoleMetrics()
+        self.metrics: RoleMetrics | None = self._clocks
         self.cores = os.cpu_count() or 1
 
     def role(
@@ -75,7 +84,10 @@ class LocalLauncher:
         for key, value in (environment or {}).items():
             os.environ.setdefault(key, value)
         timeout = self._config.call_timeout_seconds
-        return LocalRole(name, build, thread=self._thread, timeout=timeout)
+        clock = BusyClock()
+        if not asynchronous:
+            self._clocks.add(name, clock)
+        return LocalRole(name, build, thread=self._thread, timeout=timeout, clock=clock)
 
     def transfer_call(self, samplers: Sequence[Role]) -> Callable[[str, dict[str, Any]], None]:
         """Refuse: CUDA transports need processes of their own."""
@@ -96,9 +108,13 @@ class LocalLauncher:
 class RayLauncher:
     """Every role in a Ray actor, on a local Ray or on the cluster this was submitted to."""
 
-    def __init__(self, config: ClusterConfig, namespace: str) -> None:
+    def __init__(
+        self, config: ClusterConfig, namespace: str, monitoring: MonitoringConfig | None = None
+    ) -> None:
         self._config = config
         self._namespace = namespace
+        self._monitoring = monitoring
+        self.metrics: RoleMetrics | None = None
         self.cores = os.cpu_count() or 1
 
     def role(
@@ -116,6 +132,7 @@ class RayLauncher:
             name,
             build,
             resources=resources,
+            monitoring=self._monitoring,
             environment=environment,
             timeout=self._config.call_timeout_seconds,
             asynchronous=asynchronous,

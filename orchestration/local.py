@@ -10,23 +10,36 @@ import inspect
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
-from orchestration.roles import BusyClock, Role, spread
+from orchestration.busy_clock import BusyClock, Reading
+from orchestration.roles import Role, spread
 
 
 class LocalRole(Role):
     """A part that lives in this process."""
 
     def __init__(
-        self, name: str, build: Callable[[], Any], *, thread: ThreadPoolExecutor, timeout: float
+        self,
+        name: str,
+        build: Callable[[], Any],
+        *,
+        thread: ThreadPoolExecutor,
+        timeout: float,
+        clock: BusyClock | None = None,
     ) -> None:
         """Take the process's one ``thread`` for parts, which outlives this role."""
         super().__init__(name, timeout)
         self._build = build
         self._part: Any = None
-        self._clock = BusyClock()
+        self._clock = clock or BusyClock()
         self._thread = thread
+        self._builtins = {
+            "build": self._build_part,
+            "clock": self._read_clock,
+            "restart_clock": self._restart_clock,
+        }
 
     def submit(self, method: str, *args: Any, returns: int = 1) -> Any:
         """See ``Role.submit``."""
@@ -42,34 +55,33 @@ class LocalRole(Role):
 
     async def _run(self, method: str, args: tuple[Any, ...], returns: int) -> Any:
         values = [await arg if isinstance(arg, asyncio.Future) else arg for arg in args]
-        function = self._builtin(method) or getattr(self._part, method)
+        if method in self._builtins:
+            return await self._builtins[method]()
+        function = getattr(self._part, method)
         if inspect.iscoroutinefunction(function):
             return spread(await function(*values), returns)
         loop = asyncio.get_running_loop()
-        return spread(
-            await loop.run_in_executor(self._thread, self._timed, method, values), returns
-        )
+        timed = partial(self._timed, method, values, came=time.monotonic())
+        return spread(await loop.run_in_executor(self._thread, timed), returns)
 
-    def _timed(self, method: str, values: list[Any]) -> Any:
+    def _timed(self, method: str, values: list[Any], *, came: float) -> Any:
         """Run in the parts' thread: what is booked is work, not waiting for the thread."""
-        if builtin := self._builtin(method):
-            return builtin(*values)
-        start = time.monotonic()
+        self._clock.begin(method, came)
         try:
             return getattr(self._part, method)(*values)
         finally:
-            self._clock.add(method, time.monotonic() - start)
+            self._clock.end()
 
-    def _builtin(self, method: str) -> Callable[..., Any] | None:
-        builtins = {
-            "build": self._build_part,
-            "clock": self._clock.read,
-            "restart_clock": self._clock.restart,
-        }
-        return builtins.get(method)
+    async def _build_part(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._part = await loop.run_in_executor(self._thread, self._build)
+        self._clock.restart()
 
-    def _build_part(self) -> None:
-        self._part = self._build()
+    async def _read_clock(self) -> Reading:
+        return self._clock.read(take_spans=True)
+
+    async def _restart_clock(self) -> None:
+        self._clock.restart()
 
 
 def _reference(answer: Coroutine[Any, Any, Any]) -> asyncio.Future[Any]:

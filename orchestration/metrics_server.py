@@ -30,8 +30,9 @@ class MetricsServer:
     """Serves a registry from a daemon thread; ``port`` is None when no port could be opened."""
 
     def __init__(
-        self, registry: CollectorRegistry, *, host: str, port: int, feed: LiveFeed
+        self, registry: CollectorRegistry, *, host: str, port: int, feed: LiveFeed | None = None
     ) -> None:
+        """Bind ``port`` or another one; without a ``feed`` there is no page for people."""
         self._server = _open(_handler(registry, feed, host), host, port)
         self.port: int | None = None
         if self._server is None:
@@ -75,7 +76,7 @@ class _Server(ThreadingMixIn, TCPServer):
 
 
 def _handler(
-    registry: CollectorRegistry, feed: LiveFeed, host: str
+    registry: CollectorRegistry, feed: LiveFeed | None, host: str
 ) -> type[BaseHTTPRequestHandler]:
     page = (Path(__file__).parent / "templates" / "live.html").read_bytes()
 
@@ -91,6 +92,8 @@ def _handler(
                 self._answer(200, encode(registry), content_type)
             elif asked.path == "/healthz":
                 self._answer(200, b"ok\n", _PLAIN)
+            elif feed is None:
+                self._answer(404, b"try /metrics or /healthz; the page is the driver's\n", _PLAIN)
             elif asked.path not in ("/", "/live.json"):
                 self._answer(404, b"try /, /metrics or /healthz\n", _PLAIN)
             elif not self._asked_by_its_name():
@@ -100,11 +103,7 @@ def _handler(
             elif asked.path == "/":
                 self._answer(200, page, "text/html; charset=utf-8")
             else:
-                self._answer(200, self._news(parse_qs(asked.query)), "application/json")
-
-        def _news(self, query: dict[str, list[str]]) -> bytes:
-            edition, held = (_number(query.get(key, ["-1"])[0]) for key in ("edition", "held"))
-            return json.dumps(feed.since(edition, max(0, held)), allow_nan=False).encode()
+                self._answer(200, _news(feed, parse_qs(asked.query)), "application/json")
 
         def _asked_by_its_name(self) -> bool:
             """Refuse a foreign page that had its own name resolved to loopback, to read samples."""
@@ -124,6 +123,11 @@ def _handler(
             pass
 
     return Handler
+
+
+def _news(feed: LiveFeed, query: dict[str, list[str]]) -> bytes:
+    edition, held = (_number(query.get(key, ["-1"])[0]) for key in ("edition", "held"))
+    return json.dumps(feed.since(edition, max(0, held)), allow_nan=False).encode()
 
 
 def _number(text: str) -> int:

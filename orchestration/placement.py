@@ -10,7 +10,6 @@ import inspect
 import os
 import signal
 import socket
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,8 +21,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from configs import faults
 from configs.cluster import ClusterConfig, RoleResources
 from configs.errors import DependencyError
+from configs.monitoring import MonitoringConfig
+from orchestration.busy_clock import BusyClock, Reading
 from orchestration.role_counts import reserved
-from orchestration.roles import AnswerLost, BusyClock, Process, Role, RoleDied, RoleError, spread
+from orchestration.role_metrics import RoleExporter
+from orchestration.roles import AnswerLost, Process, Role, RoleDied, RoleError, spread
 
 HEALTH = "health"
 """Concurrency group, and so thread, of the methods that answer while a part works."""
@@ -33,12 +35,15 @@ _BUILTIN = ("build", "clock", "restart_clock")
 class _Host:
     """Lives in the actor's process and owns the part."""
 
-    def __init__(self, build: Callable[[], Any]) -> None:
+    def __init__(
+        self, build: Callable[[], Any], name: str, monitoring: MonitoringConfig | None
+    ) -> None:
         # The part is built by a call of its own: an error in an actor's constructor would
         # reach the driver as text only, and its type and exit code would be lost.
         self._build = build
         self._part: Any = None
         self._clock = BusyClock()
+        self._exporter = RoleExporter(monitoring, name, self._clock) if monitoring else None
 
     def build(self) -> None:
         self._part = self._build()
@@ -46,20 +51,23 @@ class _Host:
 
     @ray.method(concurrency_group=HEALTH)
     def identity(self) -> Process:
-        return Process(socket.gethostname(), os.getpid())
+        port = self._exporter.port if self._exporter else None
+        return Process(socket.gethostname(), os.getpid(), ray.util.get_node_ip_address(), port)
 
-    def clock(self) -> dict[str, Any]:
-        return self._clock.read()
+    @ray.method(concurrency_group=HEALTH)
+    def clock(self) -> Reading:
+        return self._clock.read(take_spans=True)
 
+    @ray.method(concurrency_group=HEALTH)
     def restart_clock(self) -> None:
         self._clock.restart()
 
     def run(self, method: str, returns: int, *args: Any) -> Any:
-        start = time.monotonic()
+        self._clock.begin(method)
         try:
             return spread(getattr(self._part, method)(*args), returns)
         finally:
-            self._clock.add(method, time.monotonic() - start)
+            self._clock.end()
 
 
 class _AsyncHost(_Host):
@@ -75,7 +83,7 @@ _ACTORS: dict[str, tuple[str, int]] = {}
 
 
 class RayRole(Role):
-    """A part in a Ray actor."""
+    """A part in a Ray actor, whose process serves its metrics as ``monitoring`` says."""
 
     def __init__(
         self,
@@ -83,6 +91,7 @@ class RayRole(Role):
         build: Callable[[], Any],
         *,
         resources: RoleResources,
+        monitoring: MonitoringConfig | None = None,
         environment: dict[str, str] | None = None,
         timeout: float,
         asynchronous: bool = False,
@@ -94,6 +103,7 @@ class RayRole(Role):
         self._strategy = _beside_the_driver() if asynchronous else "DEFAULT"
         self._resources = resources
         self._environment = environment or {}
+        self._monitoring = None if asynchronous else monitoring
         self._build = build
         self._actor: Any = self._place()
 
@@ -152,7 +162,7 @@ class RayRole(Role):
             scheduling_strategy=self._strategy,
             runtime_env={"env_vars": env},
         )
-        actor = placed.remote(self._build)
+        actor = placed.remote(self._build, self.name, self._monitoring)
         _ACTORS[actor._actor_id.hex()] = (self.name, self.life)
         return actor
 

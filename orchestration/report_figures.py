@@ -3,7 +3,9 @@
 Every function takes runs by name and returns None where no run has what it would show.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -32,6 +34,7 @@ FLOW = {
     "seconds per step": ("seconds",),
     "log-probability drift, nats": ("logprob_drift",),
 }
+HATCHES = ("", "///", "...", "xxx", "\\\\\\", "ooo")
 INCIDENT_COLOURS = {
     "start": COLOURS[2],
     "checkpoint": COLOURS[0],
@@ -119,24 +122,47 @@ def reward_and_divergence(runs: Runs) -> Figure | None:
     return figure
 
 
-def where_time_went(times: Mapping[str, Mapping[str, float]]) -> Figure | None:
-    """Draw each role's busy and idle seconds, of summary.json's ``time``."""
+def where_time_went(times: Mapping[str, Mapping[str, Any]]) -> Figure | None:
+    """Draw what each role did and waited for, of summary.json's ``time``."""
     if not times:
         return None
     figure, (axis,) = panels(1)
     figure.set_size_inches(8.8, 1.8 + 0.5 * len(times))
     roles = list(times)[::-1]
-    busy = [times[role]["busy_seconds"] for role in roles]
-    idle = [times[role]["idle_seconds"] for role in roles]
-    axis.barh(roles, busy, color=COLOURS[0], label="busy")
-    axis.barh(roles, idle, left=busy, color="0.85", label="waiting")
-    for row, (worked, waited) in enumerate(zip(busy, idle, strict=True)):
-        share = worked / (worked + waited) if worked + waited else 0.0
-        axis.text(worked + waited, row, f" {share:.0%} busy", va="center", fontsize="small")
+    ends = np.zeros(len(roles))
+    for kind, what in _kinds_of_time(times):
+        seconds = np.array([times[role][kind].get(what, 0.0) for role in roles])
+        axis.barh(roles, seconds, left=ends, **_time_look(times, kind, what))
+        ends += seconds
+    for row, role in enumerate(roles):
+        share = times[role]["busy_seconds"] / ends[row] if ends[row] else 0.0
+        axis.text(ends[row], row, f" {share:.0%} busy", va="center", fontsize="small")
     axis.set(xlabel="seconds, all replicas together")
     axis.margins(x=0.12)
     legend_below(figure, axis)
     return figure
+
+
+def _kinds_of_time(times: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Return what was done, then what was waited for, by any role: the longest first."""
+    found: list[tuple[str, str]] = []
+    for kind in ("busy", "idle"):
+        totals: defaultdict[str, float] = defaultdict(float)
+        for account in times.values():
+            for what, seconds in account[kind].items():
+                totals[what] += seconds
+        found += [(kind, what) for what in sorted(totals, key=lambda each: -totals[each])]
+    return found
+
+
+def _time_look(times: Mapping[str, Mapping[str, Any]], kind: str, what: str) -> dict[str, Any]:
+    """Return label and look: work has a colour, waiting a shade of grey and a pattern."""
+    rank = [each for of, each in _kinds_of_time(times) if of == kind].index(what)
+    if kind == "busy":
+        return {"label": what.replace("_", " "), "color": COLOURS[rank % len(COLOURS)]}
+    label = f"waits for {what.replace('_', ' ')}"
+    hatch = HATCHES[rank % len(HATCHES)]
+    return {"label": label, "facecolor": "0.93", "edgecolor": "0.6", "hatch": hatch, "lw": 0}
 
 
 def timeline(incidents: Sequence[Incident]) -> Figure | None:

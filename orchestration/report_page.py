@@ -29,7 +29,7 @@ FIGURE_CAPTIONS = {
     "pairs drawn at temperature 1 its expectation is never positive.",
     "Reward against reverse KL": "The path of learning, coloured by step (DPKD, Figure 3).",
     "What does it wait for?": "Policy lag: learner steps between drawing y_s and learning from it.",
-    "Where the time went": "Busy: inside a call of the role. Waiting: for the others.",
+    "Where the time went": "Colours: at work. Grey: waiting, for what ended the wait.",
     "What befell it": "Starts, checkpoints, restarts, drops and roll-backs.",
 }
 

@@ -2,12 +2,15 @@
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Sequence
 from typing import Any
 
 from orchestration.assembly import Roles
+from orchestration.busy_clock import Reading
 from orchestration.exporter import MetricsHub
-from orchestration.roles import Role, RoleError, summed
+from orchestration.roles import Role, RoleError
+from orchestration.time_account import TimeAccount, as_json
 
 INTERVAL_SECONDS = 2.0
 DURATIONS = {
@@ -27,7 +30,8 @@ TEACHER_TOTALS = {
 class RoleWatch:
     """Reads the parts' clocks and counters into the metrics; never in the loops' way.
 
-    A busy part answers when it is done with its call, and the watch waits for it.
+    Clocks answer while their part works; a busy teacher tells its counts when it is done with its
+    call, and the watch waits for it.
     """
 
     def __init__(self, hub: MetricsHub, roles: Roles) -> None:
@@ -42,11 +46,17 @@ class RoleWatch:
             "teacher": roles.teachers,
             "learner": roles.learner.ranks,
         }
+        self._accounts: dict[str, dict[str, TimeAccount]] = {}
 
     async def restart(self) -> None:
         """Set every clock to zero: the loops begin."""
         members = [role for group in self._groups.values() for role in group]
         await asyncio.gather(*(role.call("restart_clock") for role in members))
+        now = time.monotonic()
+        self._accounts = {
+            name: {role.name: TimeAccount(now) for role in group}
+            for name, group in self._groups.items()
+        }
         for name in self._groups:
             self._hub.set("restarts", 0, role=name)
 
@@ -57,24 +67,30 @@ class RoleWatch:
                 await self.look()
             await asyncio.sleep(INTERVAL_SECONDS)
 
-    async def look(self) -> dict[str, dict[str, float]]:
-        """Read everything once; returns busy and idle seconds by role."""
-        times = {}
+    async def look(self) -> dict[str, dict[str, Any]]:
+        """Read everything once; returns where each role's seconds went (``as_json``)."""
         for name, members in self._groups.items():
-            clocks = await asyncio.gather(*(role.call("clock") for role in members))
-            times[name] = summed(clocks)
-            for key, value in times[name].items():
-                self._hub.set(key, value, role=name)
-            self._observe(clocks)
+            await asyncio.gather(*(self._read(name, role) for role in members))
+        times = {name: as_json(list(each.values())) for name, each in self._accounts.items()}
+        for name, account in times.items():
+            if account["wall_seconds"]:
+                waited = account["idle_seconds"] / account["wall_seconds"]
+                self._hub.set("bubble", min(1.0, waited), role=name)
         self._hub.feed.clocks(times)
         await self._look_at_teachers()
         return times
 
-    def _observe(self, clocks: Sequence[Mapping[str, Any]]) -> None:
-        for clock in clocks:
-            for method, seconds in clock["calls"]:
-                if method in DURATIONS:
-                    self._hub.observe(DURATIONS[method], seconds)
+    async def _read(self, group: str, role: Role) -> None:
+        life = role.life
+        reading: Reading = await role.call("clock")
+        self._hub.spans(role.name, reading.spans)
+        for span in reading.spans:
+            if span.busy and span.method in DURATIONS:
+                self._hub.observe(DURATIONS[span.method], span.seconds)
+        if self._accounts:  # the loops turn
+            self._accounts[group].setdefault(role.name, TimeAccount(time.monotonic())).add(
+                life, reading
+            )
 
     async def _look_at_teachers(self) -> None:
         counts = await asyncio.gather(*(role.call("statistics") for role in self._teachers))

@@ -6,10 +6,7 @@ next role: large values, which never pass through the driver).
 """
 
 import asyncio
-import time
 from abc import ABC, abstractmethod
-from collections import defaultdict
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from configs.errors import DpkdError
@@ -44,6 +41,10 @@ class Process(NamedTuple):
 
     host: str
     pid: int
+    address: str = ""
+    """Its machine's, in the cluster."""
+    metrics_port: int | None = None
+    """Where it serves metrics; None: nowhere."""
 
 
 class Role(ABC):
@@ -100,44 +101,6 @@ class Role(ABC):
         raise RoleError(f"{self.name} cannot be restarted: it is no process of its own")
 
 
-class BusyClock:
-    """Accounts for a part's seconds: busy with a method, else idle."""
-
-    def __init__(self) -> None:
-        self.restart()
-
-    def restart(self) -> None:
-        """Forget everything: the run proper begins now."""
-        self._born = time.monotonic()
-        self._busy: defaultdict[str, float] = defaultdict(float)
-        self._calls: list[tuple[str, float]] = []
-
-    def add(self, method: str, seconds: float) -> None:
-        """Book ``seconds`` as spent in ``method``."""
-        self._busy[method] += seconds
-        self._calls.append((method, seconds))
-
-    def read(self) -> dict[str, Any]:
-        """Return ``busy_seconds``, ``idle_seconds`` and ``by_method`` since the start.
-
-        ``calls`` are the (method, seconds) since the last reading.
-        """
-        busy = sum(self._busy.values())
-        calls, self._calls = self._calls, []
-        return {
-            "busy_seconds": busy,
-            "idle_seconds": max(0.0, time.monotonic() - self._born - busy),
-            "by_method": dict(self._busy),
-            "calls": calls,
-        }
-
-
 def spread(values: Any, returns: int) -> Any:
     """Give a method's ``None`` the arity that its caller asked for."""
     return (None,) * returns if values is None and returns > 1 else values
-
-
-def summed(clocks: list[Mapping[str, Any]]) -> dict[str, float]:
-    """Add the clocks of a role's replicas."""
-    keys = ("busy_seconds", "idle_seconds")
-    return {key: round(sum(clock[key] for clock in clocks), 3) for key in keys}

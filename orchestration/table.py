@@ -31,7 +31,7 @@ def result_table(summary: Mapping[str, Any]) -> str:
     console = Console(file=io.StringIO(), width=110, color_system=None)
     console.print(table)
     text = console.file.getvalue()  # type: ignore[attr-defined]
-    return text + _accounts(summary)
+    return text + _accounts(summary) + "".join(_time(*item) for item in summary["time"].items())
 
 
 def _cell(value: float | None, form: str) -> str:
@@ -49,3 +49,17 @@ def _accounts(summary: Mapping[str, Any]) -> str:
         f"weight pushes: {summary['weight_sync']['count']}, every one proved; "
         f"{speed['pairs_per_second']:.1f} pairs/s{hits}"
     )
+
+
+def _time(role: str, account: Mapping[str, Any]) -> str:
+    """Say where a role's time went: the three largest parts of work, and of waiting."""
+    wall = account["wall_seconds"]
+
+    def shares(seconds: Mapping[str, float]) -> str:
+        largest = list(seconds.items())[:3]
+        return ", ".join(f"{what.replace('_', ' ')} {part / wall:.0%}" for what, part in largest)
+
+    if not wall:
+        return ""
+    busy = f"{account['busy_seconds'] / wall:.0%} busy ({shares(account['busy'])})"
+    return f"\n{role}: {busy}; waits for {shares(account['idle'])}"

@@ -2,11 +2,13 @@
 
 import hashlib
 import ipaddress
+import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from configs.run import RunConfig
+from orchestration.roles import Process
 from orchestration.run_folder import run_path, write_json
 
 
@@ -22,15 +24,14 @@ class TargetFile:
     same folder replaces it.
     """
 
-    def __init__(self, config: RunConfig, ports: Mapping[str, int]) -> None:
-        """Take the ``ports`` served on, by process; empty: there is nothing to tell."""
-        host = _scraped(config.monitoring.host)
+    def __init__(self, config: RunConfig, port: int | None) -> None:
+        """Take the driver's port; None: it serves none."""
+        self._run, self._host = config.name, config.monitoring.host
+        here = Process(socket.gethostname(), 0, metrics_port=port)
+        self._driver = self._group("driver", here)
+        self._groups = self._driver
         folder = hashlib.sha256(str(run_path(config)).encode()).hexdigest()[:8]
         self.path = targets_folder(config.cache) / f"{config.name}-{folder}.json"
-        self._groups = [
-            {"targets": [f"{host}:{port}"], "labels": {"run": config.name, "process": process}}
-            for process, port in ports.items()
-        ]
 
     def __enter__(self) -> Self:
         """Write it, whole."""
@@ -39,17 +40,37 @@ class TargetFile:
             write_json(self.path, self._groups)
         return self
 
+    def show(self, parts: Mapping[str, Process | None]) -> None:
+        """Tell of these parts beside the driver, and of no others."""
+        known = {name: where for name, where in parts.items() if where}
+        groups = [*self._driver, *(g for n, where in known.items() for g in self._group(n, where))]
+        if groups != self._groups:
+            self._groups = groups
+            self.__enter__()
+
     def __exit__(self, *_: object) -> None:
         """Take it away: the run is over."""
         self.path.unlink(missing_ok=True)
 
+    def _group(self, name: str, where: Process) -> list[dict[str, Any]]:
+        """Return what `file_sd` wants to know of a process; nothing of one out of reach."""
+        host = _scraped(self._host, where)
+        if not (host and where.metrics_port):
+            return []
+        labels = {"run": self._run, "process": name}
+        return [{"targets": [f"{host}:{where.metrics_port}"], "labels": labels}]
 
-def _scraped(host: str) -> str:
-    """Return the address by which this machine reaches what listens on ``host``."""
+
+def _scraped(host: str, where: Process) -> str | None:
+    """Return the address by which this machine reaches what listens on ``host`` there."""
+    near = where.host == socket.gethostname()
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        return host
+        return host if near else None
     if address.is_unspecified:
-        return "127.0.0.1" if address.version == 4 else "[::1]"
-    return host if address.version == 4 else f"[{host}]"
+        loopback = "127.0.0.1" if address.version == 4 else "::1"
+        address = ipaddress.ip_address(loopback if near else where.address)
+    elif not near:
+        return None
+    return str(address) if address.version == 4 else f"[{address}]"

@@ -70,19 +70,20 @@ def quantiles(*keys: str) -> tuple[Line, ...]:
     )
 
 
-BUSY = Line(
-    f"rate({{busy}}[{WINDOW}]) / (rate({{busy}}[{WINDOW}]) + rate({{idle}}[{WINDOW}]))",
-    "{{role}}",
-    ("busy_seconds", "idle_seconds"),
-)
+def share(key: str, by: str) -> Line:
+    """Show of each role what its parts did, or waited for, as a share of their time."""
+    spent = (f"rate({_named(each)}[{WINDOW}])" for each in ("busy_seconds", "idle_seconds"))
+    whole = " + ".join(f"sum by (run, role) ({seconds})" for seconds in spent)
+    part = f"sum by (run, role, {by}) (rate({_named(key)}[{WINDOW}]))"
+    expression = f"{part} / on(run, role) group_left() ({whole})"
+    return Line(expression, f"{{{{role}}}} {{{{{by}}}}}", ("busy_seconds", "idle_seconds"))
+
+
 AGE = Line("time() - {newest}", "age", ("checkpoint_timestamp",))
 
 
 def rows() -> dict[str, tuple[Picture, ...]]:
     """Return the questions, and the panels that answer them."""
-    busy = BUSY._replace(
-        expression=BUSY.expression.format(busy=_named("busy_seconds"), idle=_named("idle_seconds"))
-    )
     age = AGE._replace(expression=AGE.expression.format(newest=_named("checkpoint_timestamp")))
     return {
         "Does it learn?": (
@@ -105,7 +106,10 @@ def rows() -> dict[str, tuple[Picture, ...]]:
             Picture("Length of responses, tokens", "short", value("response_length")),
         ),
         "What is it waiting for?": (
-            Picture("Busy share", "percentunit", (busy,)),
+            Picture("Waiting since the loops began", "percentunit", value("bubble")),
+            Picture("Busy with", "percentunit", (share("busy_seconds", "activity"),)),
+            Picture("Waiting for", "percentunit", (share("idle_seconds", "waiting_for"),)),
+            Picture("The wait under way", "s", value("waiting_seconds")),
             Picture(
                 "Tuples in the queue",
                 "short",

@@ -2,19 +2,20 @@
 
 from prometheus_client import CollectorRegistry, generate_latest
 
-from configs.metrics import METRICS
+from configs.metrics import DRIVER_METRICS, METRICS, ROLE_METRICS
 from orchestration.metric_store import MetricStore
 from tests.deploy.promtool import promtool
 
 
 def exported() -> str:
     """The text of a scrape in which every metric has a value."""
-    store = MetricStore(METRICS)
-    for metric in METRICS:
-        labels = {label: (values or ("x",))[0] for label, values in metric.labels.items()}
-        (store.observe if metric.kind == "histogram" else store.set)(metric.key, 1.0, labels)
     registry = CollectorRegistry()
-    registry.register(store)
+    for metrics in (DRIVER_METRICS, ROLE_METRICS):
+        store = MetricStore(metrics)
+        for metric in metrics:
+            labels = {label: (values or ("x",))[0] for label, values in metric.labels.items()}
+            (store.observe if metric.kind == "histogram" else store.set)(metric.key, 1.0, labels)
+        registry.register(store)
     return generate_latest(registry).decode()
 
 

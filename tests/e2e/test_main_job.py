@@ -48,7 +48,7 @@ def home(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def first(home) -> tuple[TinyRun, Scraper]:
-    run = TinyRun(home, "learner.steps=40", "monitoring.report=true")
+    run = TinyRun(home, "learner.steps=40", "monitoring.report=true", "monitoring.timeline=true")
     scraper = Scraper(run)
     assert run.wait(scraper) == 0, run.tail()
     return run, scraper
@@ -92,7 +92,32 @@ def test_the_summary_balances_and_every_push_is_proved(first):
     for when in ("before", "after", "teacher"):
         assert {"rouge_l", "exact_match", "reverse_kl_nats"} <= set(summary["eval"][when])
     assert summary["throughput"]["pairs_per_second"] > 0
-    assert summary["time"]["sampler"]["busy_seconds"] > 0
+
+
+def test_every_second_of_every_role_is_accounted_for(first):
+    summary = first[0].json("summary.json")
+    loops = summary["ledger"]["consumed"] / summary["throughput"]["pairs_per_second"]
+    worked = {"sampler": "generating", "teacher": "scoring", "learner": "learning"}
+    assert set(summary["time"]) == set(worked)
+    for role, activity in worked.items():
+        account = summary["time"][role]
+        wall = account["wall_seconds"]
+        assert 0.95 * loops <= wall, "the account covers the loops"
+        assert account["busy_seconds"] + account["idle_seconds"] == pytest.approx(wall, rel=0.05)
+        assert account["busy"][activity] > 0 and account["idle"], role
+
+
+def test_the_timeline_shows_who_did_what_without_gap_or_overlap(first):
+    events = json.loads((first[0].folder / "timeline.json").read_text())
+    rows = {event["args"]["name"]: event["pid"] for event in events if event["ph"] == "M"}
+    assert set(rows) == {"driver", "sampler-0", "teacher-0", "learner-0"}
+    assert {event["name"] for event in events if event["ph"] == "C"} >= {"loss", "queue_depth"}
+    for name in ("sampler-0", "teacher-0", "learner-0"):
+        spans = [event for event in events if event["ph"] == "X" and event["pid"] == rows[name]]
+        ends = [span["ts"] + span["dur"] for span in spans]
+        gaps = [after["ts"] - end for after, end in zip(spans[1:], ends, strict=False)]
+        assert min(gaps) >= -2, "microseconds: two spans at once"
+        assert sum(gap for gap in gaps if gap > 2) < 0.05 * (ends[-1] - spans[0]["ts"]), name
 
 
 def test_rewards_and_reverse_kl_move_on_the_exporter_while_the_run_goes_on(first):

@@ -81,10 +81,10 @@ def answers(prometheus: Prometheus) -> dict[str, int]:
     find_program("prometheus") is None, reason="Prometheus is not installed: see `make tools`"
 )
 def test_a_real_prometheus_finds_a_run_by_itself_and_sees_it_learn(tmp_path):
-    local = ("cluster.local=true", "learner.steps=400", "checkpoint.every=5")
-    run = TinyRun(tmp_path, *local, name="watched")
+    run = TinyRun(tmp_path, "learner.steps=1000", "checkpoint.every=5", name="watched")
     with watching(tmp_path / "cache") as prometheus:
         moved: set[str] = set()
+        shown: dict[str, int] = {}
         told: list[bool] = []
 
         def look() -> None:
@@ -92,12 +92,18 @@ def test_a_real_prometheus_finds_a_run_by_itself_and_sees_it_learn(tmp_path):
                 if len(set(prometheus.values(f'{name}{{run="watched"}}'))) >= 3:
                     moved.add(name)
             if len(moved) == 2 and not told:
+                shown.update(answers(prometheus))
+            if shown and all(shown.values()) and not told:
                 run.process.send_signal(signal.SIGINT)
                 told.append(True)
             time.sleep(1)
 
         assert run.wait(look) in (0, 130), run.tail()
         assert moved == {"dpkd_reward_teacher", "dpkd_reverse_kl_k1_nats"}
+        assert [title for title, series in shown.items() if not series] == []
+        up = prometheus.ask("query", query='max_over_time(up{run="watched"}[10m])')["result"]
+        seen = {one["metric"]["process"] for one in up if one["value"][1] == "1"}
+        assert seen == {"driver", "sampler-0", "teacher-0", "learner-0"}
         kept = {
             name for name in prometheus.ask("label/__name__/values") if name.startswith("dpkd_")
         }

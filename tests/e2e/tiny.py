@@ -36,6 +36,7 @@ TINY = (
     "learner.batch_size=8",
     "learner.steps=6",
     "monitoring.port=0",
+    "monitoring.role_port=0",
     "monitoring.log_every=1",
     "monitoring.report=false",
 )

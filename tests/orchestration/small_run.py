@@ -33,6 +33,7 @@ from orchestration.resume import find_origin
 from orchestration.roles import RoleDied
 from orchestration.run_folder import RunFolder, run_path
 from orchestration.session import Session
+from orchestration.targets import TargetFile
 from tests.builders import run_config
 from tests.orchestration.chain_parts import ChainLearner, ChainSampler, ChainTeacher
 from tests.orchestration.fake_parts import FakePrompts
@@ -151,6 +152,7 @@ class SmallRun:
             hub=_hub(),
             progress=progress,
             stop=StopRequest(announce),
+            targets=TargetFile(config, None),
         )
         inputs = Inputs(
             models=Models(student="s", teacher="t"),

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from configs.activities import TURN
 from configs.cluster import ClusterConfig
 from orchestration.launcher import LocalLauncher
 from orchestration.local import LocalRole
@@ -87,9 +88,25 @@ def test_the_clock_books_what_a_method_took():
         await role.call("note", "x", 0.05)
         return await role.call("clock")
 
-    clock = _with_role(story)
-    assert clock["by_method"]["note"] >= 0.05
-    assert clock["busy_seconds"] >= 0.05
+    reading = _with_role(story)
+    assert 0.05 <= reading.busy["other"] <= reading.wall_seconds
+
+
+def test_the_clock_is_read_while_the_part_works_and_tells_a_wait_for_its_turn_from_others():
+    async def story(role, part):
+        await role.call("restart_clock")
+        first, second = role.submit("note", "x", 0.1), role.submit("note", "y", 0.1)
+        await asyncio.sleep(0.05)
+        reading = await role.call("clock")
+        await asyncio.gather(first, second)
+        return reading, await role.call("clock")
+
+    early, late = _with_role(story)
+    assert early.busy["other"] > 0.03 and early.waiting_seconds == 0
+    assert late.idle.get(TURN, 0.0) < 0.05, "it worked meanwhile: nobody waited"
+    assert late.wall_seconds == pytest.approx(
+        late.busy["other"] + sum(late.idle.values()) + late.waiting_seconds, abs=1e-6
+    )
 
 
 class Engine:

@@ -1,30 +1,48 @@
 """The file that tells Prometheus of a run, and the command that starts one."""
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
 import yaml
 
 from orchestration import watch
+from orchestration.roles import Process
 from orchestration.targets import TargetFile
 from tests.builders import run_config
 from tests.deploy.promtool import promtool
 
 
+def here(port: int | None) -> Process:
+    return Process(socket.gethostname(), 7, "10.0.0.1", port)
+
+
 def test_a_run_s_target_is_there_while_it_runs(tmp_path):
     config = run_config(name="mine", cache=tmp_path)
-    with TargetFile(config, {"driver": 9108, "sampler-0": 9110}) as file:
+    driver = {"targets": ["127.0.0.1:9108"], "labels": {"run": "mine", "process": "driver"}}
+    sampler = {"targets": ["127.0.0.1:9110"], "labels": {"run": "mine", "process": "sampler-0"}}
+    with TargetFile(config, 9108) as file:
         assert list((tmp_path / "targets").glob("mine-*.json")) == [file.path]
-        assert json.loads(file.path.read_text()) == [
-            {"targets": ["127.0.0.1:9108"], "labels": {"run": "mine", "process": "driver"}},
-            {"targets": ["127.0.0.1:9110"], "labels": {"run": "mine", "process": "sampler-0"}},
-        ]
+        assert json.loads(file.path.read_text()) == [driver]
+        file.show({"sampler-0": here(9110), "queue": here(None), "teacher-0": None})
+        assert json.loads(file.path.read_text()) == [driver, sampler]
+        file.show({})
+        assert json.loads(file.path.read_text()) == [driver]
     assert not file.path.exists()
 
 
+@pytest.mark.parametrize(("host", "seen"), [("0.0.0.0", ["10.0.0.7:9110"]), ("127.0.0.1", [])])
+def test_a_part_on_another_machine_is_a_target_where_it_can_be_reached(tmp_path, host, seen):
+    config = run_config(cache=tmp_path, monitoring={"host": host})
+    with TargetFile(config, None) as file:
+        file.show({"sampler-0": Process("elsewhere", 7, "10.0.0.7", 9110)})
+        groups = json.loads(file.path.read_text()) if file.path.exists() else []
+        assert [target for group in groups for target in group["targets"]] == seen
+
+
 def test_a_run_that_serves_nothing_leaves_no_target(tmp_path):
-    with TargetFile(run_config(cache=tmp_path), {}) as file:
+    with TargetFile(run_config(cache=tmp_path), None) as file:
         assert not file.path.exists()
 
 
@@ -32,8 +50,8 @@ def test_runs_of_one_name_in_two_folders_do_not_take_each_other_s_target_away(tm
     first, second = (
         run_config(name="mine", cache=tmp_path, output=tmp_path / place) for place in ("a", "b")
     )
-    with TargetFile(first, {"driver": 9108}) as file:
-        with TargetFile(second, {"driver": 9109}):
+    with TargetFile(first, 9108) as file:
+        with TargetFile(second, 9109):
             assert len(list((tmp_path / "targets").glob("*.json"))) == 2
         assert file.path.exists()
 
@@ -44,7 +62,7 @@ def test_runs_of_one_name_in_two_folders_do_not_take_each_other_s_target_away(tm
 )
 def test_a_target_is_an_address_that_can_be_asked(tmp_path, host, scraped):
     config = run_config(cache=tmp_path, monitoring={"host": host})
-    with TargetFile(config, {"driver": 9108}) as file:
+    with TargetFile(config, 9108) as file:
         assert json.loads(file.path.read_text())[0]["targets"] == [f"{scraped}:9108"]
 
 

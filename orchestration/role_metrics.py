@@ -1,0 +1,84 @@
+"""The numbers that a part's own process knows: where its seconds go, what memory it holds."""
+
+import threading
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import Metric as Family
+from prometheus_client.registry import Collector
+
+from configs.metrics import ROLE_METRICS
+from configs.monitoring import MonitoringConfig
+from orchestration.busy_clock import BusyClock
+from orchestration.metric_store import MetricStore
+from orchestration.metrics_server import MetricsServer
+
+PORT_STEPS = {"sampler": 0, "teacher": 10, "learner": 20, "offline": 30, "reference": 31}
+"""Role → how far behind ``monitoring.role_port`` the ports of its replicas begin."""
+
+
+class RoleName(NamedTuple):
+    """``sampler-0``, taken apart."""
+
+    role: str
+    replica: str
+
+    @classmethod
+    def of(cls, name: str) -> "RoleName":
+        """Take a part's name apart; one without a number is the only one."""
+        role, _, replica = name.partition("-")
+        return cls(role, replica or "0")
+
+
+class RoleMetrics(Collector):
+    """Reads clocks whenever somebody scrapes; a part that works need not be asked."""
+
+    def __init__(self) -> None:
+        self._store = MetricStore(ROLE_METRICS)
+        self._lock = threading.Lock()
+        self._clocks: dict[str, BusyClock] = {}
+
+    def add(self, name: str, clock: BusyClock) -> None:
+        """Show the clock of ``name``, such as ``sampler-0``; a later one takes its place."""
+        with self._lock:
+            self._clocks[name] = clock
+
+    def collect(self) -> Iterable[Family]:
+        """Return the metrics; called by the registry at each scrape."""
+        with self._lock:
+            for name, clock in self._clocks.items():
+                self._read(RoleName.of(name), clock)
+            return self._store.collect()
+
+    def _read(self, name: RoleName, clock: BusyClock) -> None:
+        reading, who = clock.read(), name._asdict()
+        for activity, seconds in reading.busy.items():
+            self._store.set("busy_seconds", seconds, {**who, "activity": activity})
+        for awaited, seconds in reading.idle.items():
+            self._store.set("idle_seconds", seconds, {**who, "waiting_for": awaited})
+        self._store.set("waiting_seconds", reading.waiting_seconds, who)
+
+
+class RoleExporter:
+    """Serves one part's numbers from the process that it has to itself."""
+
+    def __init__(self, config: MonitoringConfig, name: str, clock: BusyClock) -> None:
+        metrics = RoleMetrics()
+        metrics.add(name, clock)
+        registry = CollectorRegistry()
+        registry.register(metrics)
+        ProcessCollector(registry=registry)
+        self._server = MetricsServer(registry, host=config.host, port=_port(config, name))
+
+    @property
+    def port(self) -> int | None:
+        """The port really served on; None: none could be opened."""
+        return self._server.port
+
+
+def _port(config: MonitoringConfig, name: str) -> int:
+    """Return the port that a part is to try first; 0: any."""
+    role, replica = RoleName.of(name)
+    first = config.role_port
+    return min(first + PORT_STEPS[role] + int(replica), 65535) if first else 0
