@@ -45,15 +45,16 @@ class BusyClock:
         self._lock = threading.Lock()
         self._epoch = time.time() - time.monotonic()
         self._method: str | None = None
+        self._since = time.monotonic()
+        self._spans: deque[Span] = deque(maxlen=MOST_SPANS)
         self.restart()
 
     def restart(self) -> None:
-        """Forget everything: the run proper begins now. A call under way goes on."""
+        """Set the accounts to zero: the run proper begins now. Whatever is under way goes on."""
         with self._lock:
-            self._born = self._since = time.monotonic()
+            self._born = time.monotonic()
             self._busy: defaultdict[str, float] = defaultdict(float)
             self._idle: defaultdict[str, float] = defaultdict(float)
-            self._spans: deque[Span] = deque(maxlen=MOST_SPANS)
 
     def begin(self, method: str, came: float | None = None) -> None:
         """Book the wait that ends here.
@@ -80,7 +81,7 @@ class BusyClock:
         """Return the account; the spans, where they are taken, are returned once."""
         with self._lock:
             now = time.monotonic()
-            busy, under_way = dict(self._busy), now - self._since
+            busy, under_way = dict(self._busy), now - max(self._since, self._born)
             if self._method:
                 activity = activity_of(self._method).name
                 busy[activity] = busy.get(activity, 0.0) + under_way
@@ -91,9 +92,9 @@ class BusyClock:
             return Reading(now - self._born, busy, dict(self._idle), waiting, spans)
 
     def _book(self, account: defaultdict[str, float], what: str, until: float, method: str) -> None:
-        seconds = until - self._since
-        if seconds > 0:
-            account[what] += seconds
-            start = self._epoch + self._since
-            self._spans.append(Span(start, seconds, account is self._busy, what, method))
-        self._since = until
+        start, self._since = self._since, until
+        if until > start:
+            span = Span(self._epoch + start, until - start, account is self._busy, what, method)
+            self._spans.append(span)
+        if until > max(start, self._born):
+            account[what] += until - max(start, self._born)

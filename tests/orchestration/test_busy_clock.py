@@ -78,6 +78,9 @@ def test_a_clock_set_to_zero_in_the_middle_of_a_call_counts_the_rest_of_it(hands
     hands.now += 2
     clock.end()
     assert clock.read() == (2, {"learning": 2}, {}, 0, [])
+    assert [span.seconds for span in clock.read(take_spans=True).spans] == [7], (
+        "the timeline is whole"
+    )
 
 
 @given(
