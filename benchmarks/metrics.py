@@ -76,7 +76,7 @@ def _run(steps: int, output: str) -> tuple[Meter, float]:
 
     meter = Meter()
     for owner, names in (
-        (MetricsHub, ("set", "inc", "observe", "record_step")),
+        (MetricsHub, ("set", "inc", "observe", "record_step", "evaluated", "spans")),
         (LiveFeed, ("clocks", "evaluated", "samples")),
     ):
         for name in names:

@@ -1,8 +1,29 @@
 """How a run shows itself."""
 
-from pydantic import Field
+from typing import Literal
+
+from pydantic import Field, field_validator
 
 from configs.base import Section
+
+TrackerName = Literal["tensorboard", "wandb", "trackio"]
+
+
+class TrackingConfig(Section):
+    """Experiment trackers that are told every step and evaluation, beside the run folder."""
+
+    to: tuple[TrackerName, ...] = ()
+    """Any of `tensorboard` (`RUN/tensorboard`), `wandb` (Weights & Biases, `RUN/wandb`) and
+    `trackio` (its own local folder); their packages come with the extra `trackers`."""
+    project: str = Field(default="dpkd", min_length=1)
+    """Project of W&B and trackio; the run's name is the run's."""
+    wandb_mode: Literal["offline", "online"] = "offline"
+    """`offline`: files only, for `wandb sync` later; `online`: needs `wandb login` before."""
+
+    @field_validator("to")
+    @classmethod
+    def _once_each(cls, names: tuple[TrackerName, ...]) -> tuple[TrackerName, ...]:
+        return tuple(dict.fromkeys(names))
 
 
 class MonitoringConfig(Section):
@@ -25,3 +46,4 @@ class MonitoringConfig(Section):
     """Steps between plain progress lines."""
     report: bool = True
     """Write `report.html` when the run ends, well or not."""
+    tracking: TrackingConfig = TrackingConfig()

@@ -16,6 +16,7 @@ from orchestration.metric_store import MetricStore
 from orchestration.metrics_log import MetricsLog
 from orchestration.metrics_server import MetricsServer
 from orchestration.timeline import Timeline
+from orchestration.trackers import Trackers
 from orchestration.versions import versions
 
 LOG_NAME = "metrics.jsonl"
@@ -45,6 +46,7 @@ class MetricsHub:
         self._log: MetricsLog | None = None
         self._wants_timeline = config.timeline
         self._timeline: Timeline | None = None
+        self._trackers: Trackers | None = None
         if folder:
             self.log_to(folder)
         self.set("build", 1, **versions())
@@ -77,6 +79,19 @@ class MetricsHub:
     def show(self, metrics: Collector) -> None:
         """Serve these, too: of parts that live in this process."""
         self._registry.register(metrics)
+
+    def track(self, trackers: Trackers) -> None:
+        """From now on tell these, too; whoever opened them closes them."""
+        self._trackers = trackers
+
+    def evaluated(self, when: str, step: int, scores: Mapping[str, float]) -> None:
+        """Record one evaluation: ``before``, ``after`` or in between, or the ``teacher``'s."""
+        model = "teacher" if when == "teacher" else "student"
+        for score, value in scores.items():
+            self.set("evaluation_score", value, score=score, model=model)
+        self.feed.evaluated(when, step, scores)
+        if self._trackers:
+            self._trackers.evaluated(model, step, scores)
 
     def spans(self, name: str, spans: Sequence[Span]) -> None:
         """Take what a part did since the last time, and waited for."""
@@ -124,6 +139,8 @@ class MetricsHub:
             self._log.write(**told)
         if self._timeline:
             self._timeline.levels(told["time"], {key: told[key] for key in DRAWN if key in told})
+        if self._trackers:
+            self._trackers.stepped(step, {**values, **waiting})
         self.feed.step(told)
 
     def close(self) -> None:

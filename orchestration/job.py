@@ -23,6 +23,7 @@ from orchestration.session import Session
 from orchestration.stages import Stages
 from orchestration.table import result_table
 from orchestration.targets import TargetFile
+from orchestration.trackers import open_trackers
 
 
 def run_job(config: RunConfig) -> int:
@@ -61,6 +62,7 @@ async def _run(
 ) -> int:
     progress.announce(describe(config))
     progress.announce(f"run folder: {folder.path}")
+    trackers = open_trackers(config, folder.path, progress.announce)
     hub = MetricsHub(config.monitoring)
     folder.metrics_url = hub.url
     folder.status("running")
@@ -83,6 +85,7 @@ async def _run(
                     launcher=launcher, hub=hub, progress=progress, stop=stop, targets=targets
                 )
                 inputs = await Stages(config, folder, around).inputs(tokenizer, prompts)
+                hub.track(trackers)  # of the run itself, not of the stages that make its models
                 summary = await Session(config, folder, inputs, around, origin).run()
     except asyncio.CancelledError:
         if not stop.signal:
@@ -91,6 +94,7 @@ async def _run(
         return stop.exit_code
     finally:
         hub.close()
+        trackers.close()
     return _finish(folder, progress, stop, summary)
 
 

@@ -113,9 +113,7 @@ class Recorder:
 
     def evaluated(self, when: str, step: int, scores: Scores) -> None:
         """Record one evaluation."""
-        for score, value in scores.rounded().items():
-            self.hub.set("evaluation_score", value, score=score, model=_model(when))
-        self.hub.feed.evaluated(when, step, scores.rounded())
+        self.hub.evaluated(when, step, scores.rounded())
         quality = ", ".join(f"{key} {value:g}" for key, value in scores.rounded().items())
         self.progress.announce(f"evaluation {when} (step {step}): {quality}")
 
@@ -135,7 +133,3 @@ class Recorder:
             "sampled_tokens_per_second": round(self.sampled_tokens / seconds, 1),
             "learned_tokens_per_second": round(self.learned_tokens / seconds, 1),
         }
-
-
-def _model(when: str) -> str:
-    return "teacher" if when == "teacher" else "student"

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.e2e.tiny import ROOT, TinyRun
 
@@ -48,7 +49,8 @@ def home(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def first(home) -> tuple[TinyRun, Scraper]:
-    run = TinyRun(home, "learner.steps=40", "monitoring.report=true", "monitoring.timeline=true")
+    shown = ("report=true", "timeline=true", "tracking.to=[tensorboard]")
+    run = TinyRun(home, "learner.steps=40", *(f"monitoring.{each}" for each in shown))
     scraper = Scraper(run)
     assert run.wait(scraper) == 0, run.tail()
     return run, scraper
@@ -105,6 +107,17 @@ def test_every_second_of_every_role_is_accounted_for(first):
         assert 0.95 * loops <= wall, "the account covers the loops"
         assert account["busy_seconds"] + account["idle_seconds"] == pytest.approx(wall, rel=0.05)
         assert account["busy"][activity] > 0 and account["idle"], role
+
+
+def test_a_tracker_holds_the_losses_of_the_run_and_of_none_of_its_stages(first):
+    run = first[0]
+    events = EventAccumulator(str(run.folder / "tensorboard")).Reload()
+    told = [event.value for event in events.Scalars("train/loss")]
+    assert told == pytest.approx(run.json("summary.json")["losses"])
+    assert len(events.Scalars("student/rouge_l")) == 2, "before and after"
+    assert list(run.folder.rglob("*.tfevents*")) and not list(
+        run.folder.glob("stages/**/tensorboard")
+    )
 
 
 def test_the_timeline_shows_who_did_what_without_gap_or_overlap(first):
