@@ -68,6 +68,7 @@ def main() -> int:
 def _run(steps: int, output: str) -> tuple[Meter, float]:
     """Run the quickstart in this process; returns the meter and the seconds of its loops."""
     from configs.load import load
+    from orchestration.busy_clock import BusyClock
     from orchestration.exporter import MetricsHub
     from orchestration.job import run_job
     from orchestration.live import LiveFeed
@@ -77,6 +78,7 @@ def _run(steps: int, output: str) -> tuple[Meter, float]:
     meter = Meter()
     for owner, names in (
         (MetricsHub, ("set", "inc", "observe", "record_step", "evaluated", "spans")),
+        (BusyClock, ("begin", "end", "read")),
         (LiveFeed, ("clocks", "evaluated", "samples")),
     ):
         for name in names:

@@ -28,6 +28,12 @@ LEARNING = {
     "gradient norm": ("grad_norm",),
 }
 """Panel → the statistics that it shows."""
+SCORES = {
+    "Rouge-L": ("rouge_l", "greedy_rouge_l"),
+    "exact match, per cent": ("exact_match", "greedy_exact_match"),
+    "reverse KL, nats/response": ("reverse_kl_nats",),
+    "NLL of the references, nats/token": ("nll_nats",),
+}
 FLOW = {
     "policy lag, steps": ("policy_lag_mean", "policy_lag_max"),
     "tuples in the queue": ("queue_depth", "queue_leased", "queue_stale"),
@@ -45,8 +51,11 @@ INCIDENT_COLOURS = {
 }
 
 
-def course(runs: Runs, shown: Mapping[str, Sequence[str]]) -> Figure | None:
-    """Draw statistics step by step: a panel a question, a line a statistic and run."""
+def course(runs: Runs, shown: Mapping[str, Sequence[str]], *, smooth: bool = True) -> Figure | None:
+    """Draw statistics step by step: a panel a question, a line a statistic and run.
+
+    ``smooth``: one step's value is noise, and the mean of the last ones is drawn beside it.
+    """
     known = {
         title: present
         for title, keys in shown.items()
@@ -56,7 +65,7 @@ def course(runs: Runs, shown: Mapping[str, Sequence[str]]) -> Figure | None:
         return None
     figure, axes = panels(len(known), columns=2)
     for axis, (title, keys) in zip(axes, known.items(), strict=True):
-        _panel(axis, runs, keys)
+        _panel(axis, runs, keys, smooth=smooth)
         axis.set(title=title, xlabel="step")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         if len(keys) > 1 and len(runs) == 1:
@@ -66,7 +75,7 @@ def course(runs: Runs, shown: Mapping[str, Sequence[str]]) -> Figure | None:
     return figure
 
 
-def _panel(axis: Axes, runs: Runs, keys: Sequence[str]) -> None:
+def _panel(axis: Axes, runs: Runs, keys: Sequence[str], *, smooth: bool) -> None:
     several = len(runs) > 1
     for number, (name, curves) in enumerate(runs.items()):
         for index, key in enumerate(keys):
@@ -75,7 +84,8 @@ def _panel(axis: Axes, runs: Runs, keys: Sequence[str]) -> None:
             # Of several runs the colour is the run's, and the dash the statistic's.
             colour = COLOURS[(number if several else index) % len(COLOURS)]
             label = (name if index == 0 else None) if several else key
-            line = _line(axis, curves["step"], curves[key], colour=colour, label=label)
+            draw = _line if smooth else _dots
+            line = draw(axis, curves["step"], curves[key], colour=colour, label=label)
             line.set_linestyle(DASHES[index] if several else "-")
 
 
@@ -93,6 +103,14 @@ def _line(
         at = axis.get_xaxis_transform()
         (crosses,) = axis.plot(lost, np.zeros(len(lost)), "x", color="red", transform=at)
         crosses.set(clip_on=False, in_layout=False)
+    return line
+
+
+def _dots(
+    axis: Axes, steps: np.ndarray, values: np.ndarray, *, colour: str, label: str | None
+) -> Line2D:
+    known = np.isfinite(values)
+    (line,) = axis.plot(steps[known], values[known], marker="o", label=label, color=colour)
     return line
 
 

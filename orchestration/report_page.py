@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from orchestration.report_figures import (
     FLOW,
     LEARNING,
+    SCORES,
     course,
     reward_and_divergence,
     timeline,
@@ -24,6 +25,7 @@ from orchestration.table import COLUMNS
 
 SHOWN_SAMPLES = 4
 FIGURE_CAPTIONS = {
+    "How good was it when?": "Means over the validation rows; the table has the last ones.",
     "Does it learn?": "Faint: every step; strong: the mean of the last ten. A red cross below is "
     "a step whose value was not a number. A rising margin is not better by itself: on fresh "
     "pairs drawn at temperature 1 its expectation is never positive.",
@@ -74,7 +76,9 @@ def _score_rows(story: Story) -> list[tuple[str, list[str]]]:
 
 def _figures(stories: Sequence[Story]) -> list[dict[str, str]]:
     runs = {story.name: story.curves for story in stories}
+    scores = {story.name: story.score_curves for story in stories}
     drawn: dict[str, Figure | None] = {
+        "How good was it when?": course(scores, SCORES, smooth=False),
         "Does it learn?": course(runs, LEARNING),
         "Reward against reverse KL": reward_and_divergence(runs),
         "What does it wait for?": course(runs, FLOW),

@@ -63,6 +63,22 @@ class Story:
         return self.evidence.summary or {}
 
     @property
+    def score_curves(self) -> Curves:
+        """The student's scores by step; empty unless it was looked at between start and end."""
+        last = int(self.curves["step"].max()) if "step" in self.curves else 0
+        steps = {"before": 0, "after": last}
+        looks = [
+            {
+                "step": steps.get(when) if when in steps else int(when.removeprefix("step-")),
+                **scores,
+            }
+            for when, scores in self.scores.items()
+            if when != "teacher"
+        ]
+        inner = [look for look in looks if look["step"] not in steps.values()]
+        return curves_of(sorted(looks, key=lambda look: look["step"])) if inner else {}
+
+    @property
     def versions(self) -> Mapping[str, str]:
         """Software that the newest life of the run was made with, by package."""
         starts = [event for event in self.evidence.events if event["event"] == "run_started"]

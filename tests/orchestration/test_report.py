@@ -39,6 +39,20 @@ def test_a_run_s_report_answers_the_questions_in_their_order(tmp_path):
     assert "<tr><th>ray</th><td>2.60.0</td></tr>" in html
 
 
+def test_evaluations_in_between_are_drawn_at_their_steps(tmp_path):
+    looks = (("before", 0, 40.0), ("step-10", 10, 55.0), ("step-20", 20, 50.0), ("after", 30, 60.0))
+    scores = [
+        {"when": when, "step": step, "row": 0, "rouge_l": value} for when, step, value in looks
+    ]
+    run = told(tmp_path / "run", scores=scores)
+    curves = read_story(run).score_curves
+    assert curves["step"].tolist() == [0, 10, 20, 30]
+    assert curves["rouge_l"].tolist() == [40, 55, 50, 60]
+    assert "How good was it when?" in titles(reported(run))
+    few = told(tmp_path / "few", scores=[scores[0], scores[-1]])
+    assert "How good was it when?" not in titles(reported(few)), "the table says it"
+
+
 def test_nothing_is_asked_of_a_network_and_nothing_is_run(tmp_path):
     html = reported(told(tmp_path / "run"))
     assert not re.findall(r'(?:src|href)="(?!data:)', html)
