@@ -14,6 +14,15 @@ SUMMARY = {
     "ledger": {"issued": 12, "consumed": 11, "in_flight": 0, "dropped": {"nonfinite": 1}},
     "throughput": {"pairs_per_second": 4.25},
     "weight_sync": {"count": 4},
+    "time": {
+        "sampler": {
+            "wall_seconds": 8.0,
+            "busy_seconds": 6.0,
+            "busy": {"generating": 5.0, "loading_weights": 1.0},
+            "idle": {"weights": 1.6, "prompts": 0.2, "orders": 0.1, "turn": 0.1},
+        },
+        "teacher": {"wall_seconds": 0.0, "busy_seconds": 0.0, "busy": {}, "idle": {}},
+    },
 }
 
 
@@ -24,8 +33,12 @@ def test_the_table_has_a_row_for_each_model_that_was_evaluated():
     assert "teacher" not in text
 
 
-def test_the_table_ends_with_the_ledgers_balance():
-    line = result_table(SUMMARY).splitlines()[-1]
+def test_behind_the_table_come_the_ledgers_balance_and_where_the_time_went():
+    *_, line, times = result_table(SUMMARY).splitlines()
+    assert times == (
+        "sampler: 75% busy (generating 62%, loading weights 12%); "
+        "waits for weights 20%, prompts 2%, orders 1%"
+    ), "no word of a role that is not there"
     assert line.startswith("ledger: 12 issued = 11 consumed + 1 dropped + 0 in flight")
     assert "4.2 pairs/s" in line
 
