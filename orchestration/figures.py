@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import matplotlib
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -35,13 +36,17 @@ def look(index: int) -> dict[str, str]:
     return {"color": COLOURS[index % len(COLOURS)], "linestyle": dash}
 
 
-def legend_below(figure: Figure, axis: Axes, *, columns: int = 4) -> None:
-    """Put one legend for all panels under them: the lines of ``axis``.
+def legend_below(figure: Figure, *axes: Axes, columns: int = 4) -> None:
+    """Put one legend for all panels under them: the lines of ``axes``, each label once.
 
     It has fewer columns where its labels are too long for so many, and the figure grows by its
     height: panels stay as high as they are.
     """
-    handles, labels = axis.get_legend_handles_labels()
+    known: dict[str, Artist] = {}
+    for axis in axes:
+        handles, labels = axis.get_legend_handles_labels()
+        known |= dict(zip(labels, handles, strict=True))
+    labels, handles = list(known), list(known.values())
     for count in range(min(columns, len(labels)), 0, -1):
         legend = figure.legend(
             handles, labels, loc="outside lower center", ncols=count, frameon=False

@@ -68,22 +68,31 @@ def course(runs: Runs, shown: Mapping[str, Sequence[str]], *, smooth: bool = Tru
         _panel(axis, runs, keys, smooth=smooth)
         axis.set(title=title, xlabel="step")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if len(keys) > 1 and len(runs) == 1:
-            axis.legend(frameon=False, fontsize="small")
+        if len(keys) > 1:
+            handles = None if len(runs) == 1 else _dashes(keys)
+            axis.legend(handles=handles, frameon=False, fontsize="small")
     if len(runs) > 1:
-        legend_below(figure, axes[0])
+        legend_below(figure, *axes)
     return figure
+
+
+def _dashes(keys: Sequence[str]) -> list[Line2D]:
+    """Return what the dashes of several runs mean; their colours are below the figure."""
+    return [
+        Line2D([], [], color="black", linestyle=DASHES[index], label=key)
+        for index, key in enumerate(keys)
+    ]
 
 
 def _panel(axis: Axes, runs: Runs, keys: Sequence[str], *, smooth: bool) -> None:
     several = len(runs) > 1
     for number, (name, curves) in enumerate(runs.items()):
-        for index, key in enumerate(keys):
-            if not _has(curves, key):
-                continue
+        present = [key for key in keys if _has(curves, key)]
+        for key in present:
+            index = keys.index(key)
             # Of several runs the colour is the run's, and the dash the statistic's.
             colour = COLOURS[(number if several else index) % len(COLOURS)]
-            label = (name if index == 0 else None) if several else key
+            label = (name if key == present[0] else None) if several else key
             draw = _line if smooth else _dots
             line = draw(axis, curves["step"], curves[key], colour=colour, label=label)
             line.set_linestyle(DASHES[index] if several else "-")

@@ -49,7 +49,7 @@ def page(stories: Sequence[Story], pictures: Mapping[str, Pictures]) -> str:
     rows = [
         {"label": label if alone else f"{story.name}: {label}", "cells": cells}
         for story in stories
-        for label, cells in _score_rows(story)
+        for label, cells in _score_rows(story, between=alone)
     ]
     return _template().render(
         title=f"Run {stories[0].name}" if alone else f"{len(stories)} runs",
@@ -60,10 +60,10 @@ def page(stories: Sequence[Story], pictures: Mapping[str, Pictures]) -> str:
     )
 
 
-def _score_rows(story: Story) -> list[tuple[str, list[str]]]:
+def _score_rows(story: Story, *, between: bool) -> list[tuple[str, list[str]]]:
     rows = []
-    between = [when for when in story.scores if when not in OCCASIONS]
-    order = ["before", *between, "after", "teacher"]
+    inner = [when for when in story.scores if when not in OCCASIONS]
+    order = ["before", *(inner if between else []), "after", "teacher"]
     for when in order:
         if scores := story.scores.get(when):
             cells = [
