@@ -36,8 +36,8 @@ class MonitoringConfig(Section):
     port: int = Field(default=9108, ge=0, le=65535)
     """Port of the exporter; 0: any free one. A port in use is replaced, with a warning."""
     role_port: int = Field(default=9110, ge=0, le=65500)
-    """First port of the parts' own exporters, on the same address: sampler-i serves on this + i,
-    teacher-i on this + 10 + i, learner rank i on this + 20 + i; or the next free one. 0: any."""
+    """Port of the parts' own exporters, on the same address: a sampler's is this one, a teacher's
+    10 further, a learner rank's 20 further. Several on one machine take the next free ones. 0: any."""
     timeline: bool = False
     """Write `timeline.json`: who did what when, for Perfetto or chrome://tracing."""
     progress: bool = True

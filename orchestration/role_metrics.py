@@ -15,7 +15,8 @@ from orchestration.metric_store import MetricStore
 from orchestration.metrics_server import MetricsServer
 
 PORT_STEPS = {"sampler": 0, "teacher": 10, "learner": 20, "offline": 30, "reference": 31}
-"""Role → how far behind ``monitoring.role_port`` the ports of its replicas begin."""
+"""Role → how far behind ``monitoring.role_port`` its port is: the same on every machine, so that
+whoever scrapes pods knows it."""
 
 
 class RoleName(NamedTuple):
@@ -69,16 +70,10 @@ class RoleExporter:
         registry = CollectorRegistry()
         registry.register(metrics)
         ProcessCollector(registry=registry)
-        self._server = MetricsServer(registry, host=config.host, port=_port(config, name))
+        first = config.role_port and config.role_port + PORT_STEPS[RoleName.of(name).role]
+        self._server = MetricsServer(registry, host=config.host, port=first)
 
     @property
     def port(self) -> int | None:
         """The port really served on; None: none could be opened."""
         return self._server.port
-
-
-def _port(config: MonitoringConfig, name: str) -> int:
-    """Return the port that a part is to try first; 0: any."""
-    role, replica = RoleName.of(name)
-    first = config.role_port
-    return min(first + PORT_STEPS[role] + int(replica), 65535) if first else 0

@@ -1,6 +1,6 @@
 """The Grafana dashboard, built from the catalogue: one screen, read from top to bottom.
 
-    make dashboard
+    make generated
 
 A metric's HELP is its panel's description; an expression over a metric that the catalogue lacks is
 a KeyError. Import the JSON into Grafana, or provision it; it asks for a Prometheus data source.

@@ -14,7 +14,7 @@ FILE = Path(__file__).parents[2] / "deploy/grafana/dpkd.json"
 
 def test_the_file_is_the_one_that_the_catalogue_gives():
     assert json.loads(FILE.read_text()) == json.loads(JSONEncoder().encode(build())), (
-        "make dashboard"
+        "make generated"
     )
 
 

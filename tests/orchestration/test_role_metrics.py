@@ -47,14 +47,15 @@ def test_a_part_tells_what_it_did_and_awaits_and_what_memory_it_holds():
             get(exporter.port, path)
 
 
-def test_each_part_has_a_port_of_its_own_and_another_where_that_is_taken(caplog):
+def test_a_role_has_a_port_of_its_own_and_replicas_on_one_machine_the_next_ones():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        first = taken.getsockname()[1] - PORT_STEPS["learner"] - 2
-        exporter = RoleExporter(MonitoringConfig(role_port=first), "learner-2", BusyClock())
-        assert exporter.port and exporter.port != taken.getsockname()[1]
-        assert "is in use" in caplog.text
+        port = taken.getsockname()[1]
+        config = MonitoringConfig(role_port=port - PORT_STEPS["learner"])
+        first, second = (RoleExporter(config, f"learner-{i}", BusyClock()) for i in range(2))
+        assert len({port, first.port, second.port}) == 3
+        assert first.port and second.port and port < first.port < second.port < port + 20
 
 
 def test_parts_of_one_process_are_served_by_the_driver():

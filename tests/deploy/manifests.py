@@ -1,0 +1,74 @@
+"""What `kubectl apply -k` would send: an overlay as kustomize builds it."""
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+OVERLAYS = ("cpu-demo", "gpu")
+Manifest = dict[str, Any]
+
+
+def built(overlay: str) -> list[Manifest]:
+    """Every manifest of an overlay, new at each call."""
+    return list(yaml.safe_load_all(_kustomized(DEPLOY / "overlays" / overlay)))
+
+
+@cache
+def _kustomized(folder: Path) -> str:
+    return kustomize(folder)
+
+
+def kustomize(folder: Path) -> str:
+    if not shutil.which("kubectl"):
+        pytest.skip("kubectl is not installed: it builds the overlays")
+    done = subprocess.run(
+        ["kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr, done.stderr
+    return done.stdout
+
+
+def one(manifests: list[Manifest], kind: str, name: str = "") -> Manifest:
+    """The manifest of a kind, of that name if there are several."""
+    (found,) = of_kind(manifests, kind, name)
+    return found
+
+
+def of_kind(manifests: list[Manifest], kind: str, name: str = "") -> list[Manifest]:
+    return [
+        each
+        for each in manifests
+        if each["kind"] == kind and name in ("", each["metadata"]["name"])
+    ]
+
+
+def pod_templates(job: Manifest) -> Iterator[tuple[str, Manifest]]:
+    """Each pod template of a RayJob, under the name of what it is for."""
+    spec = job["spec"]
+    if "submitterPodTemplate" in spec:
+        yield "submitter", spec["submitterPodTemplate"]
+    yield "head", spec["rayClusterSpec"]["headGroupSpec"]["template"]
+    for group in spec["rayClusterSpec"].get("workerGroupSpecs", []):
+        yield group["groupName"], group["template"]
+
+
+def ports_of(template: Manifest) -> dict[str, int]:
+    """A pod's named ports."""
+    containers = template["spec"]["containers"]
+    return {
+        port["name"]: port["containerPort"]
+        for container in containers
+        for port in container.get("ports", [])
+    }
+
+
+def environment_of(template: Manifest) -> dict[str, str]:
+    return {each["name"]: each["value"] for each in template["spec"]["containers"][0]["env"]}

@@ -1,0 +1,278 @@
+"""Every overlay is taken by the API servers, KubeRay, a restricted namespace, and our code."""
+
+import copy
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deploy.prometheus import rule
+from tests.deploy.agreement_with_code import code_complaints, configured
+from tests.deploy.manifests import (
+    DEPLOY,
+    OVERLAYS,
+    Manifest,
+    built,
+    kustomize,
+    of_kind,
+    one,
+    pod_templates,
+)
+from tests.deploy.operator_rules import job_complaints, pod_complaints
+from tests.deploy.schemas import CRDS, schema_complaints
+
+
+def complaints(manifests: list[Manifest], folder: Path) -> list[str]:
+    job = one(manifests, "RayJob")
+    return [
+        *(complaint for manifest in manifests for complaint in schema_complaints(manifest)),
+        *job_complaints(job),
+        *pod_complaints(job),
+        *code_complaints(manifests, folder),
+    ]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_nobody_complains_of_an_overlay(overlay, tmp_path):
+    assert complaints(built(overlay), tmp_path) == []
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_ray_s_kinds_are_as_its_definitions_say(overlay):
+    if not CRDS.is_dir():
+        pytest.skip("KubeRay's definitions are not here: DPKD_CRDS names their folder")
+    assert schema_complaints(one(built(overlay), "RayJob")) == []
+
+
+def test_the_demo_is_the_quickstart_and_the_gpu_example_has_a_group_a_role(tmp_path):
+    demo, gpu = (configured(built(overlay), tmp_path) for overlay in OVERLAYS)
+    assert (demo.data.train, demo.name, demo.learner.ranks) == ("embedded", "demo", 1)
+    assert (gpu.learner.ranks, gpu.student.replicas, gpu.teacher.replicas) == (4, 4, 2)
+    groups = {name for name, _ in pod_templates(one(built("gpu"), "RayJob"))}
+    assert groups == {"submitter", "head", "learner", "sampler", "teacher"}
+
+
+def test_only_the_overlay_that_needs_prometheus_s_operator_brings_its_kinds():
+    kinds = {overlay: {each["kind"] for each in built(overlay)} for overlay in OVERLAYS}
+    assert {"PodMonitor", "PrometheusRule"} <= kinds["gpu"]
+    assert not {"PodMonitor", "PrometheusRule"} & kinds["cpu-demo"]
+    dashboard = one(built("gpu"), "ConfigMap", "dpkd-dashboard")
+    assert dashboard["metadata"]["labels"] == {"grafana_dashboard": "1"}
+
+
+def test_the_alerts_are_the_ones_that_promtool_has_tried():
+    assert one(built("gpu"), "PrometheusRule")["spec"] == rule.build()["spec"], "make generated"
+
+
+def test_a_job_may_wait_in_a_queue_of_kueue(tmp_path):
+    queue, base = (DEPLOY / name for name in ("kueue", "overlays/cpu-demo"))
+    overlay = DEPLOY / "overlays" / f"test-{tmp_path.name}"
+    overlay.mkdir()
+    try:
+        (overlay / "kustomization.yaml").write_text(
+            yaml.safe_dump(
+                {"resources": [f"../{base.name}"], "components": [f"../../{queue.name}"]}
+            )
+        )
+        manifests = list(yaml.safe_load_all(kustomize(overlay)))
+    finally:
+        (overlay / "kustomization.yaml").unlink()
+        overlay.rmdir()
+    job = one(manifests, "RayJob")
+    assert job["metadata"]["labels"] == {"kueue.x-k8s.io/queue-name": "dpkd"}
+    assert job["spec"]["suspend"] is True
+    assert complaints(manifests, tmp_path) == []
+
+
+def test_the_dockerfile_has_nothing_to_complain_of():
+    linter = Path(sys.executable).with_name("hadolint")
+    done = subprocess.run(
+        [str(linter), str(DEPLOY / "Dockerfile")], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_the_images_are_pinned_and_end_as_nobody():
+    text = (DEPLOY / "Dockerfile").read_text()
+    stages = text.split("\nFROM ")[1:]
+    assert "@sha256:" in text.split("ARG PYTHON=")[1].splitlines()[0]
+    named = {stage.split(" AS ")[1].split()[0]: stage for stage in stages}
+    assert set(named) == {"wheel", "runtime", "cpu", "gpu"}
+    for target in ("cpu", "gpu"):
+        assert "USER 1000:1000" in named[target]
+
+
+def test_what_the_image_is_built_of_is_let_into_the_build():
+    allowed = {
+        line[1:] for line in (DEPLOY.parent / ".dockerignore").read_text().split() if line[0] == "!"
+    }
+    text = (DEPLOY / "Dockerfile").read_text()
+    copied = [line.split()[1:-1] for line in text.splitlines() if line.startswith("COPY ")]
+    sources = {each.split("/")[0] for words in copied for each in words if each[0] not in "-/"}
+    assert sources == allowed
+    assert all((DEPLOY.parent / name).exists() for name in allowed)
+
+
+def head(manifests: list[Manifest]) -> Manifest:
+    return dict(pod_templates(one(manifests, "RayJob")))["head"]
+
+
+def job(manifests: list[Manifest]) -> Manifest:
+    return one(manifests, "RayJob")["spec"]
+
+
+def container(manifests: list[Manifest]) -> Manifest:
+    return head(manifests)["spec"]["containers"][0]
+
+
+def group(manifests: list[Manifest]) -> Manifest:
+    return job(manifests)["rayClusterSpec"]["workerGroupSpecs"][0]
+
+
+def _rename(manifests: list[Manifest]) -> None:
+    one(manifests, "ConfigMap", "dpkd-recipe")["metadata"]["name"] = "dpkd-recipe-5k2h"
+
+
+def _closed(manifests: list[Manifest]) -> None:
+    policies = of_kind(manifests, "NetworkPolicy")
+    manifests.remove(next(each for each in policies if each["metadata"]["name"] == "dpkd-metrics"))
+
+
+def _edit(manifests: list[Manifest], old: str, new: str) -> None:
+    data = one(manifests, "ConfigMap", "dpkd-recipe")["data"]
+    assert old in data["recipe.yaml"]
+    data["recipe.yaml"] = data["recipe.yaml"].replace(old, new)
+
+
+Spoil = Callable[[list[Manifest]], Any]
+PLANTED: dict[str, tuple[Spoil, str]] = {
+    "a field that does not exist": (
+        lambda m: container(m).update(volumeMount=[]),
+        "volumeMount",
+    ),
+    "a number for a string": (
+        lambda m: job(m)["rayClusterSpec"]["headGroupSpec"]["rayStartParams"].update(
+            {"num-cpus": 0}
+        ),
+        "rayStartParams.num-cpus is no string",
+    ),
+    "an unknown field of a native kind": (
+        lambda m: of_kind(m, "NetworkPolicy")[0]["spec"].update(ingres=[]),
+        "ingres",
+    ),
+    "a way to submit that is none": (
+        lambda m: job(m).update(submissionMode="JobMode"),
+        "submissionMode JobMode",
+    ),
+    "a time to live without an end": (
+        lambda m: job(m).update(shutdownAfterJobFinishes=False),
+        "ttlSecondsAfterFinished needs",
+    ),
+    "a submitter that nobody starts": (
+        lambda m: job(m).update(submissionMode="HTTPMode"),
+        "starts no submitter",
+    ),
+    "a retry that begins anew": (
+        lambda m: job(m).update(entrypoint=job(m)["entrypoint"].replace("resume=auto", "")),
+        "without resume=auto",
+    ),
+    "tokens that Ray is too old for": (
+        lambda m: job(m)["rayClusterSpec"].update(rayVersion="2.40.0"),
+        "needs rayVersion",
+    ),
+    "no tokens": (
+        lambda m: job(m)["rayClusterSpec"].pop("authOptions"),
+        "token authentication is off",
+    ),
+    "more replicas than there may be": (
+        lambda m: group(m).update(replicas=9),
+        "replicas are not between",
+    ),
+    "root": (
+        lambda m: head(m)["spec"]["securityContext"].update(runAsNonRoot=False),
+        "may run as root",
+    ),
+    "privileges": (
+        lambda m: container(m)["securityContext"].update(allowPrivilegeEscalation=True),
+        "may gain privileges",
+    ),
+    "a writable image": (
+        lambda m: container(m)["securityContext"].update(readOnlyRootFilesystem=False),
+        "may write to its own image",
+    ),
+    "a folder of the node": (
+        lambda m: head(m)["spec"]["volumes"].append({"name": "host", "hostPath": {"path": "/"}}),
+        "is a folder of the node",
+    ),
+    "shared memory beyond the limit": (
+        lambda m: container(m)["resources"]["limits"].update(memory="1Gi"),
+        "may go into /dev/shm",
+    ),
+    "a volume that nobody mounts": (
+        lambda m: container(m)["volumeMounts"].pop(),
+        "volumes and mounts differ",
+    ),
+    "an image without a version": (
+        lambda m: container(m).update(image="dpkd"),
+        "names no version",
+    ),
+    "an end before the checkpoint": (
+        lambda m: head(m)["spec"].update(terminationGracePeriodSeconds=30),
+        "before the driver has had its time",
+    ),
+    "a name that kustomize has changed": (_rename, "there is no ConfigMap dpkd-recipe"),
+    "a misspelt override": (
+        lambda m: job(m).update(entrypoint=job(m)["entrypoint"] + " monitoring.prot=1"),
+        "the nearest known key is 'monitoring.port'",
+    ),
+    "results that go with the pod": (
+        lambda m: job(m).update(entrypoint=job(m)["entrypoint"].replace("/data/runs", "/tmp/runs")),
+        "goes with the pod",
+    ),
+    "another command": (
+        lambda m: job(m).update(entrypoint="python train.py /etc/dpkd/recipe.yaml"),
+        "is not python -m orchestration.run",
+    ),
+    "exporters on loopback": (
+        lambda m: job(m).update(
+            entrypoint=job(m)["entrypoint"].replace("monitoring.host=0.0.0.0", "")
+        ),
+        "no other pod reaches them",
+    ),
+    "another port": (
+        lambda m: container(m)["ports"][3].update(containerPort=9109),
+        "the exporter of driver is on port 9108",
+    ),
+    "a port that nobody scrapes": (
+        lambda m: one(m, "PodMonitor")["spec"]["podMetricsEndpoints"].pop(0),
+        "nobody scrapes the port driver",
+    ),
+    "another path": (
+        lambda m: one(m, "PodMonitor")["spec"]["podMetricsEndpoints"][0].update(path="/"),
+        "exporters answer /metrics",
+    ),
+    "a network that keeps Prometheus out": (_closed, "no NetworkPolicy lets port 9108 in"),
+    "a label that nobody selects": (
+        lambda m: head(m)["metadata"]["labels"].update({"app.kubernetes.io/name": "other"}),
+        "does not select the pods of head",
+    ),
+    "more than the groups have": (
+        lambda m: _edit(m, "custom: {sampler: 1}", "custom: {sampler: 2}"),
+        "the recipe asks for 8 sampler, the groups have 4",
+    ),
+}
+
+
+@pytest.mark.parametrize("error", PLANTED)
+def test_a_planted_error_is_caught(error, tmp_path):
+    if error == "a field that does not exist" and not CRDS.is_dir():
+        pytest.skip("KubeRay's definitions are not here: DPKD_CRDS names their folder")
+    spoil, said = PLANTED[error]
+    manifests = copy.deepcopy(built("gpu"))
+    spoil(manifests)
+    found = complaints(manifests, tmp_path)
+    assert any(said in complaint for complaint in found), found
