@@ -37,7 +37,8 @@ class MonitoringConfig(Section):
     """Port of the exporter; 0: any free one. A port in use is replaced, with a warning."""
     role_port: int = Field(default=9110, ge=0, le=65500)
     """Port of the parts' own exporters, on the same address: a sampler's is this one, a teacher's
-    10 further, a learner rank's 20 further. Several on one machine take the next free ones. 0: any."""
+    10 further, a learner rank's 20 further; several on one machine take the next free ones; 0: any
+    free one."""
     timeline: bool = False
     """Write `timeline.json`: who did what when, for Perfetto or chrome://tracing."""
     progress: bool = True

@@ -28,10 +28,18 @@ class RayNode:
     """A head, or a node that joins one; one machine may hold several."""
 
     def __init__(
-        self, log: Path, *, joins: "RayNode | None" = None, cpus: int = 2, **resources: float
+        self,
+        log: Path,
+        *,
+        joins: "RayNode | None" = None,
+        cpus: int = 2,
+        auth: str = "token",
+        **resources: float,
     ) -> None:
         """Start it, and wait until it is there; ``resources`` are custom ones."""
         self.log = log
+        self.environment = with_venv() | {"RAY_AUTH_MODE": auth}
+        """Of whoever speaks with it."""
         # A driver takes the node of its own address for its own: others get another.
         host = "127.0.0.2" if joins else "127.0.0.1"
         self.address = joins.address if joins else ""
@@ -45,7 +53,7 @@ class RayNode:
                     *(f"--num-cpus={cpus}", f"--resources={json.dumps(resources)}"),
                     "--disable-usage-stats",
                 ],
-                env=with_venv() | _SOON,
+                env=self.environment | _SOON,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
