@@ -54,9 +54,10 @@ test-live: setup tools ## what shows a run: metrics, live page, reports, alerts,
 	@.ci/isolated $(BIN)/python -m pytest tests/deploy tests/e2e/test_watched.py tests/e2e/test_in_a_browser.py \
 	  tests/orchestration/test_exporter.py tests/orchestration/test_live.py tests/orchestration/test_report.py \
 	  tests/orchestration/test_watch.py tests/orchestration/test_busy_clock.py tests/orchestration/test_time_account.py \
-	  tests/orchestration/test_role_metrics.py tests/orchestration/test_timeline.py tests/orchestration/test_trackers.py \
+	  tests/configs/test_metrics.py tests/orchestration/test_role_metrics.py tests/orchestration/test_timeline.py tests/orchestration/test_trackers.py \
 	  $(ARGS)
 	@.ci/isolated $(BIN)/python -m pytest tests/e2e/test_main_job.py -k "exporter or second or timeline or tracker or report"
+	@$(BIN)/python benchmarks/metrics.py
 
 test-faults: setup ## kill, hang and spoil parts of real runs, soak included; prints a table
 	@DPKD_SOAK=1 .ci/isolated $(BIN)/python -m pytest tests/faults $(ARGS)

@@ -39,6 +39,7 @@ ACTIVITIES: Mapping[str, Activity] = {
     "nll": Activity("evaluating", ORDERS),
     "save": Activity("saving", ORDERS),
     "save_model": Activity("saving", ORDERS),
+    "build": Activity("loading", ORDERS),
     "load": Activity("loading", ORDERS),
 }
 """By method of a part."""

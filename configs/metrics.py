@@ -15,9 +15,9 @@ from configs.replay import DropReason
 
 Kind = Literal["counter", "gauge", "histogram", "info"]
 Reduce = Literal["mean", "sum", "max", "last"]
+"""How values of several micro-batches, ranks, replicas or steps become one."""
 Source = Literal["driver", "role"]
 """Whose exporter serves it: the driver's, or that of the part itself."""
-"""How values of several micro-batches, ranks, replicas or steps become one."""
 
 ROLES = ("sampler", "teacher", "learner")
 ENGINES = (*ROLES, "offline", "reference")
@@ -260,10 +260,11 @@ _TIME = (
         "Share of a role's time, since the loops began, that its parts waited.",
         unit="ratio",
         reduce="last",
-        labels={"role": ROLES},
+        labels={"role": ENGINES},
     ),
-    _duration("sampling_seconds", "Drawing one batch of student responses."),
-    _duration("scoring_seconds", "Answering and scoring one batch by the teacher."),
+    _duration("sampling_seconds", "One call of a sampler to draw responses, evaluations included."),
+    _duration("answering_seconds", "One call of a teacher to answer prompts, cached or not."),
+    _duration("scoring_seconds", "One call of a teacher to score responses."),
     _duration("step_seconds", "One step, from one acknowledged batch to the next."),
     _duration("sync_seconds", "One weight push, from asking the learner to the last proof."),
     _duration("checkpoint_seconds", "Writing one checkpoint."),
@@ -287,6 +288,13 @@ _SERVICE = (
         "Quality on the validation rows; the score label names what is measured, and its unit.",
         reduce="last",
         labels={"score": (), "model": ("student", "teacher")},
+    ),
+    Metric(
+        key="stage",
+        kind="info",
+        help="What the driver's numbers are of: the run by its name, or a stage that makes a "
+        "model; each begins with empty gauges and counters at zero.",
+        labels={"stage": ()},
     ),
     Metric(
         key="build",

@@ -148,7 +148,7 @@ async def muster(
         sync=sync,
         supervisor=supervisor,
         keeper=keeper,
-        watch=RoleWatch(around.hub, roles),
+        watch=RoleWatch(around.hub, roles, books.folder),
         targets=around.targets,
     )
 

@@ -1,7 +1,8 @@
 """The one place that numbers leave a run by: Prometheus, and `metrics.jsonl`."""
 
+import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -19,6 +20,7 @@ from orchestration.timeline import Timeline
 from orchestration.trackers import Trackers
 from orchestration.versions import versions
 
+_LOG = logging.getLogger(__name__)
 LOG_NAME = "metrics.jsonl"
 DRAWN = ("queue_depth", "queue_leased", "lag", "loss")
 """A step's numbers that the timeline draws as curves."""
@@ -68,10 +70,13 @@ class MetricsHub:
         return self.url.removesuffix("metrics") if self.url else None
 
     def log_to(self, folder: Path) -> None:
-        """From now on write steps to `FOLDER/metrics.jsonl`, and the timeline if there is to be
-        one: every session has its own.
+        """Begin a stage, or the run itself: all numbers are its own from now on, and so are
+        `FOLDER/metrics.jsonl` and the timeline, if there is to be one.
         """
         self._close_files()
+        self._store.reset()
+        self.set("build", 1, **versions())
+        self.set("stage", 1, stage=folder.name)
         self._log = MetricsLog(folder / LOG_NAME)
         self._timeline = Timeline(folder) if self._wants_timeline else None
         self.feed.stage(folder.name)
@@ -95,8 +100,7 @@ class MetricsHub:
 
     def spans(self, name: str, spans: Sequence[Span]) -> None:
         """Take what a part did since the last time, and waited for."""
-        if self._timeline:
-            self._timeline.spans(name, spans)
+        self._draw(lambda timeline: timeline.spans(name, spans))
 
     def set(self, key: str, value: float, **labels: str) -> None:
         """Set a gauge, or a counter whose total somebody else keeps. NaN stays NaN."""
@@ -137,8 +141,8 @@ class MetricsHub:
         told = {**values, **waiting, "step": step, "time": round(time.time(), 3)}
         if self._log:
             self._log.write(**told)
-        if self._timeline:
-            self._timeline.levels(told["time"], {key: told[key] for key in DRAWN if key in told})
+        levels = {key: told[key] for key in DRAWN if key in told}
+        self._draw(lambda timeline: timeline.levels(told["time"], levels))
         if self._trackers:
             self._trackers.stepped(step, {**values, **waiting})
         self.feed.step(told)
@@ -148,10 +152,19 @@ class MetricsHub:
         self._server.close()
         self._close_files()
 
+    def _draw(self, work: Callable[[Timeline], None]) -> None:
+        """Add to the timeline; a full disk ends it, and not the run."""
+        if self._timeline:
+            try:
+                work(self._timeline)
+            except OSError as error:
+                _LOG.warning("the timeline ends here: %s", error)
+                self._timeline = None
+
     def _close_files(self) -> None:
-        for file in (self._log, self._timeline):
-            if file:
-                file.close()
+        if self._log:
+            self._log.close()
+        self._draw(lambda timeline: timeline.close())
 
     def _record(self, key: str, value: float, labels: Mapping[str, str]) -> None:
         kind = CATALOGUE[key].kind

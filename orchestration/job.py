@@ -81,6 +81,7 @@ async def _run(
                 launcher.require(role_counts(config))
                 if launcher.metrics:
                     hub.show(launcher.metrics)
+                targets.add("ray", launcher.ray_port)
                 around = Surroundings(
                     launcher=launcher, hub=hub, progress=progress, stop=stop, targets=targets
                 )

@@ -25,6 +25,8 @@ class Launcher(Protocol):
     """CPU cores of the machine that roles share."""
     metrics: RoleMetrics | None
     """Of parts that live in this process; None: they have exporters of their own."""
+    ray_port: int | None
+    """Where a Ray of our own serves its system's metrics; None: there is none."""
 
     def role(
         self,
@@ -69,6 +71,7 @@ class LocalLauncher:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="parts")
         self._clocks = RoleMetrics()
         self.metrics: RoleMetrics | None = self._clocks
+        self.ray_port: int | None = None
         self.cores = os.cpu_count() or 1
 
     def role(
@@ -115,6 +118,7 @@ class RayLauncher:
         self._namespace = namespace
         self._monitoring = monitoring
         self.metrics: RoleMetrics | None = None
+        self.ray_port: int | None = None
         self.cores = os.cpu_count() or 1
 
     def role(
@@ -167,6 +171,8 @@ class RayLauncher:
                 f"no Ray cluster answers at {address} ({error}); start one, or leave "
                 "cluster.address and RAY_ADDRESS unset to run on this machine"
             ) from None
+        if address == "local":
+            self.ray_port = ray.nodes()[0]["MetricsExportPort"]
         return self
 
     def __exit__(self, *_: object) -> None:

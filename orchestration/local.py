@@ -39,6 +39,7 @@ class LocalRole(Role):
             "build": self._build_part,
             "clock": self._read_clock,
             "restart_clock": self._restart_clock,
+            "statistics": self._statistics,
         }
 
     def submit(self, method: str, *args: Any, returns: int = 1) -> Any:
@@ -73,9 +74,20 @@ class LocalRole(Role):
             self._clock.end()
 
     async def _build_part(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._part = await loop.run_in_executor(self._thread, self._build)
+        came, loop = time.monotonic(), asyncio.get_running_loop()
+        self._part = await loop.run_in_executor(self._thread, self._timed_build, came)
         self._clock.restart()
+
+    def _timed_build(self, came: float) -> Any:
+        self._clock.begin("build", came)
+        try:
+            return self._build()
+        finally:
+            self._clock.end()
+
+    async def _statistics(self) -> Any:
+        counts = self._part.statistics()
+        return await counts if inspect.isawaitable(counts) else counts
 
     async def _read_clock(self) -> Reading:
         return self._clock.read(take_spans=True)

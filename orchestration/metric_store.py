@@ -49,9 +49,16 @@ class MetricStore(Collector):
     def __init__(self, metrics: Sequence[Metric]) -> None:
         self._lock = threading.Lock()
         self._values = {metric.key: _Values(metric) for metric in metrics}
-        for values in self._values.values():
-            for labels in product(*values.metric.labels.values()):
-                self._start_at_zero(values, labels)
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew: gauges without a value, counters and histograms at zero."""
+        with self._lock:
+            for values in self._values.values():
+                values.numbers.clear()
+                values.histograms.clear()
+                for labels in product(*values.metric.labels.values()):
+                    self._start_at_zero(values, labels)
 
     def set(self, key: str, value: float, labels: Mapping[str, str]) -> None:
         """Set a gauge; or a counter, to a total that somebody else keeps.

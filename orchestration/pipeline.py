@@ -322,6 +322,7 @@ class Pipeline:
         """Hand tuples (or a reference to them) to the queue, which may make us wait."""
         result = await self.parts.queue.call("put", tuples)
         if result.nonfinite:
+            self.parts.recorder.poisoned(result.nonfinite)
             await self._drops.add(result.nonfinite, "nonfinite")
 
     async def _lease_unless_stopped(self) -> tuple[Lease, Any] | None:

@@ -29,7 +29,8 @@ from orchestration.roles import AnswerLost, Process, Role, RoleDied, RoleError, 
 
 HEALTH = "health"
 """Concurrency group, and so thread, of the methods that answer while a part works."""
-_BUILTIN = ("build", "clock", "restart_clock")
+_BUILTIN = ("build", "clock", "restart_clock", "statistics")
+"""What the host answers itself; of a part that only counts, its counts."""
 
 
 class _Host:
@@ -46,7 +47,11 @@ class _Host:
         self._exporter = RoleExporter(monitoring, name, self._clock) if monitoring else None
 
     def build(self) -> None:
-        self._part = self._build()
+        self._clock.begin("build")
+        try:
+            self._part = self._build()
+        finally:
+            self._clock.end()
         self._clock.restart()
 
     @ray.method(concurrency_group=HEALTH)
@@ -62,6 +67,11 @@ class _Host:
     def restart_clock(self) -> None:
         self._clock.restart()
 
+    @ray.method(concurrency_group=HEALTH)
+    def statistics(self) -> Any:
+        """Beside the clock: who looks at a part must not change what is seen."""
+        return self._part.statistics()
+
     def run(self, method: str, returns: int, *args: Any) -> Any:
         self._clock.begin(method)
         try:
@@ -72,6 +82,9 @@ class _Host:
 
 class _AsyncHost(_Host):
     """The same for a part whose methods are coroutines: many calls may wait in it at once."""
+
+    async def statistics(self) -> Any:
+        return await self._part.statistics()
 
     async def run(self, method: str, returns: int, *args: Any) -> Any:
         answer = getattr(self._part, method)(*args)

@@ -39,8 +39,9 @@ class Recorder:
     _began: float | None = None
     _ended: float = 0.0
 
-    def began(self) -> None:
-        """Start the clock that throughput is measured by: the first loop is about to turn."""
+    def began(self, step: int) -> None:
+        """Start the clock that throughput is measured by: the loops are about to turn."""
+        self.hub.set("step", step)
         self._began = self._ended = time.monotonic()
 
     def resumed(self) -> None:
@@ -86,10 +87,15 @@ class Recorder:
     def skipped(self, step: int, uids: Sequence[Uid], why: str) -> None:
         """Record a step that was not made, and leave what it was about for inspection."""
         self.hub.inc("skipped_steps")
+        self.hub.inc("nonfinite")
         self.progress.announce(f"a step after step {step} is skipped: {why}")
         self.folder.dump(
             f"nonfinite-after-step-{step}.json", {"why": why, "uids": [str(uid) for uid in uids]}
         )
+
+    def poisoned(self, uids: Sequence[Uid]) -> None:
+        """Record tuples that the queue refused for a log-probability that is no number."""
+        self.hub.inc("nonfinite", len(uids))
 
     def teacher_failed(self, uids: Sequence[Uid], why: str) -> None:
         """Record prompts to which the teacher gave no usable answer."""

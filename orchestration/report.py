@@ -45,7 +45,9 @@ def write(stories: Sequence[Story], out: Path, *, pairs: int) -> None:
     text = page(stories, pictures)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text, encoding="utf-8")
+        draft = out.with_name(f".{out.name}.new")
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(out)
     except OSError as error:
         raise ConfigError(
             f"the report {out} cannot be written ({error.strerror}); give another file by --out"

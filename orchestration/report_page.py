@@ -85,7 +85,7 @@ def _figures(stories: Sequence[Story]) -> list[dict[str, str]]:
     }
     for story in stories:
         suffix = "" if len(stories) == 1 else f", {story.name}"
-        drawn[f"Where the time went{suffix}"] = where_time_went(story.summary.get("time", {}))
+        drawn[f"Where the time went{suffix}"] = where_time_went(story.times)
         drawn[f"What befell it{suffix}"] = timeline(story.incidents)
     return [
         {

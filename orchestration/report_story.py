@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from orchestration.evidence import Evidence
 from orchestration.gathering import gather, read_lines
 from orchestration.prompt_scores import SCORES_NAME, by_occasion, mean_of
+from orchestration.run_folder import TIMES_NAME
 from orchestration.training_curves import Curves, curves_of
 
 SCORES = ("rouge_l", "greedy_rouge_l", "exact_match", "greedy_exact_match", "reverse_kl_nats")
@@ -49,6 +50,8 @@ class Story:
     scores: Mapping[str, Mapping[str, float]]
     """Occasion → score → mean over the validation prompts."""
     curves: Curves
+    times: Mapping[str, Mapping[str, Any]]
+    """Where each role's seconds went, as far as is known."""
     incidents: Sequence[Incident]
     samples: Sequence[Sample]
 
@@ -98,6 +101,7 @@ def read_story(folder: Path) -> Story:
         reason=_reason(folder),
         scores=_scores(folder, evidence.summary or {}),
         curves=curves_of(evidence.metrics),
+        times=(evidence.summary or {}).get("time") or _times(folder),
         incidents=_incidents(evidence.events),
         samples=_samples(folder),
     )
@@ -108,6 +112,14 @@ def _reason(folder: Path) -> str:
         return json.loads((folder / "status.json").read_text(encoding="utf-8"))["reason"]
     except (OSError, ValueError, KeyError):
         return "status.json is missing or cannot be read"
+
+
+def _times(folder: Path) -> Mapping[str, Any]:
+    """Return what a run that left no summary had written of its time; empty: nothing."""
+    try:
+        return json.loads((folder / TIMES_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
 
 
 def _scores(folder: Path, summary: Mapping[str, Any]) -> dict[str, dict[str, float]]:

@@ -36,7 +36,6 @@ class RoleMetrics(Collector):
     """Reads clocks whenever somebody scrapes; a part that works need not be asked."""
 
     def __init__(self) -> None:
-        self._store = MetricStore(ROLE_METRICS)
         self._lock = threading.Lock()
         self._clocks: dict[str, BusyClock] = {}
 
@@ -47,18 +46,21 @@ class RoleMetrics(Collector):
 
     def collect(self) -> Iterable[Family]:
         """Return the metrics; called by the registry at each scrape."""
+        store = MetricStore(ROLE_METRICS)  # a new one: what a clock has forgotten is gone
         with self._lock:
-            for name, clock in self._clocks.items():
-                self._read(RoleName.of(name), clock)
-            return self._store.collect()
+            clocks = dict(self._clocks)
+        for name, clock in clocks.items():
+            _read(store, RoleName.of(name), clock)
+        return store.collect()
 
-    def _read(self, name: RoleName, clock: BusyClock) -> None:
-        reading, who = clock.read(), name._asdict()
-        for activity, seconds in reading.busy.items():
-            self._store.set("busy_seconds", seconds, {**who, "activity": activity})
-        for awaited, seconds in reading.idle.items():
-            self._store.set("idle_seconds", seconds, {**who, "waiting_for": awaited})
-        self._store.set("waiting_seconds", reading.waiting_seconds, who)
+
+def _read(store: MetricStore, name: RoleName, clock: BusyClock) -> None:
+    reading, who = clock.read(), name._asdict()
+    for activity, seconds in reading.busy.items():
+        store.set("busy_seconds", seconds, {**who, "activity": activity})
+    for awaited, seconds in reading.idle.items():
+        store.set("idle_seconds", seconds, {**who, "waiting_for": awaited})
+    store.set("waiting_seconds", reading.waiting_seconds, who)
 
 
 class RoleExporter:

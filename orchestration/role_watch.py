@@ -1,114 +1,141 @@
 """Looks at the roles again and again while the loops turn: where their seconds and tokens go."""
 
 import asyncio
-import contextlib
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestration.assembly import Roles
 from orchestration.busy_clock import Reading
 from orchestration.exporter import MetricsHub
 from orchestration.roles import Role, RoleError
+from orchestration.run_folder import RunFolder
 from orchestration.time_account import TimeAccount, as_json
 
 INTERVAL_SECONDS = 2.0
 DURATIONS = {
-    "generate": "sampling_seconds",
-    "respond": "scoring_seconds",
-    "judge": "scoring_seconds",
-    "annotate": "scoring_seconds",
-    "save": "checkpoint_seconds",
+    ("sampler", "generate"): "sampling_seconds",
+    ("teacher", "respond"): "answering_seconds",
+    ("teacher", "judge"): "scoring_seconds",
 }
-"""Method → the histogram that its calls feed."""
-TEACHER_TOTALS = {
-    "cache_hits": "teacher_cache_hits",
-    "cache_misses": "teacher_cache_misses",
-}
+"""Role and method → the histogram that its calls feed."""
+_LOG = logging.getLogger(__name__)
 
 
 class RoleWatch:
     """Reads the parts' clocks and counters into the metrics; never in the loops' way.
 
-    Clocks answer while their part works; a busy teacher tells its counts when it is done with its
-    call, and the watch waits for it.
+    Clocks and counts answer while their part works, and are not booked as its work.
     """
 
-    def __init__(self, hub: MetricsHub, roles: Roles) -> None:
+    def __init__(self, hub: MetricsHub, roles: Roles, folder: RunFolder) -> None:
         self._hub = hub
-        self.teacher_cache: dict[str, float] = {}
-        """Hits, misses and their rate, as of the last look; empty without a teacher."""
-        self.teacher_tokens: dict[str, float] = {}
-        """Response tokens that the objective had the teacher answer and judge, cached or not."""
-        self._teachers = roles.teachers
-        self._groups: dict[str, Sequence[Role]] = {
+        self._folder = folder
+        self._roles = roles
+        self._accounts: dict[str, dict[str, TimeAccount]] = {}
+        self._counts: dict[tuple[str, int], Mapping[str, float]] = {}
+        """Each teacher's newest counts, by name and life: what a dead one did was done."""
+
+    def groups(self) -> dict[str, Sequence[Role]]:
+        """Return the parts that are there, by role."""
+        roles = self._roles
+        return {
             "sampler": roles.samplers,
             "teacher": roles.teachers,
             "learner": roles.learner.ranks,
+            "offline": [roles.offline] if roles.offline else [],
+            "reference": [roles.reference] if roles.reference else [],
         }
-        self._accounts: dict[str, dict[str, TimeAccount]] = {}
 
     async def restart(self) -> None:
         """Set every clock to zero: the loops begin."""
-        members = [role for group in self._groups.values() for role in group]
+        groups = self.groups()
+        members = [role for group in groups.values() for role in group]
         await asyncio.gather(*(role.call("restart_clock") for role in members))
         now = time.monotonic()
         self._accounts = {
-            name: {role.name: TimeAccount(now) for role in group}
-            for name, group in self._groups.items()
+            name: {role.name: TimeAccount(now) for role in group} for name, group in groups.items()
         }
-        for name in self._groups:
-            self._hub.set("restarts", 0, role=name)
 
     async def run(self) -> None:
         """Look until cancelled; a dead role is the loops' to report."""
         while True:
-            with contextlib.suppress(RoleError):
+            try:
                 await self.look()
+            except RoleError:
+                pass
+            except OSError:
+                _LOG.warning("what the parts do could not be written down", exc_info=True)
             await asyncio.sleep(INTERVAL_SECONDS)
 
     async def look(self) -> dict[str, dict[str, Any]]:
         """Read everything once; returns where each role's seconds went (``as_json``)."""
-        for name, members in self._groups.items():
+        for name, members in self.groups().items():
             await asyncio.gather(*(self._read(name, role) for role in members))
-        times = {name: as_json(list(each.values())) for name, each in self._accounts.items()}
-        for name, account in times.items():
-            if account["wall_seconds"]:
-                waited = account["idle_seconds"] / account["wall_seconds"]
-                self._hub.set("bubble", min(1.0, waited), role=name)
-        self._hub.feed.clocks(times)
-        await self._look_at_teachers()
+        await asyncio.gather(*(self._count(role) for role in self._roles.teachers))
+        self._tell_counts()
+        times = {
+            name: as_json(list(each.values())) for name, each in self._accounts.items() if each
+        }
+        self._tell_times(times)
         return times
+
+    async def last_look(self) -> None:
+        """Take what was done since the accounts were closed, for the timeline."""
+        self._accounts = {}
+        try:
+            await self.look()
+        except (RoleError, OSError):
+            _LOG.warning("the end of the timeline is missing", exc_info=True)
+
+    @property
+    def teacher_cache(self) -> dict[str, float]:
+        """Hits, misses and their rate, as of the last look; empty without a teacher."""
+        if not self._counts:
+            return {}
+        hits, misses = self._total("cache_hits"), self._total("cache_misses")
+        rate = round(hits / (hits + misses), 4) if hits + misses else 0.0
+        return {"hits": hits, "misses": misses, "hit_rate": rate}
+
+    @property
+    def teacher_tokens(self) -> dict[str, float]:
+        """Response tokens that the objective had the teacher answer and judge, cached or not."""
+        kinds = ("answered", "judged") if self._counts else ()
+        return {f"teacher_{kind}": self._total(f"{kind}_tokens") for kind in kinds}
 
     async def _read(self, group: str, role: Role) -> None:
         life = role.life
         reading: Reading = await role.call("clock")
         self._hub.spans(role.name, reading.spans)
         for span in reading.spans:
-            if span.busy and span.method in DURATIONS:
-                self._hub.observe(DURATIONS[span.method], span.seconds)
+            if span.busy and (key := DURATIONS.get((group, span.method))):
+                self._hub.observe(key, span.seconds)
         if self._accounts:  # the loops turn
-            self._accounts[group].setdefault(role.name, TimeAccount(time.monotonic())).add(
-                life, reading
-            )
+            account = self._accounts[group].setdefault(role.name, TimeAccount(time.monotonic()))
+            account.add(life, reading)
 
-    async def _look_at_teachers(self) -> None:
-        counts = await asyncio.gather(*(role.call("statistics") for role in self._teachers))
-        if not counts:
-            return
-        totals = {name: sum(count[name] for count in counts) for name in TEACHER_TOTALS}
-        for name, key in TEACHER_TOTALS.items():
-            self._hub.set(key, totals[name])
-        asked = sum(totals.values())
-        rate = round(totals["cache_hits"] / asked, 4) if asked else 0.0
-        self.teacher_cache = {
-            "hits": totals["cache_hits"],
-            "misses": totals["cache_misses"],
-            "hit_rate": rate,
-        }
-        self.teacher_tokens = {
-            f"teacher_{kind}": sum(count[f"{kind}_tokens"] for count in counts)
-            for kind in ("answered", "judged")
-        }
-        worked = sum(count["generated_tokens"] + count["scored_tokens"] for count in counts)
+    async def _count(self, role: Role) -> None:
+        life = role.life
+        self._counts[role.name, life] = await role.call("statistics")
+
+    def _total(self, count: str) -> float:
+        return sum(counts[count] for counts in self._counts.values())
+
+    def _tell_times(self, times: Mapping[str, Mapping[str, Any]]) -> None:
+        for name, account in times.items():
+            if account["wall_seconds"]:
+                waited = account["idle_seconds"] / account["wall_seconds"]
+                self._hub.set("bubble", min(1.0, waited), role=name)
+        if times:
+            self._hub.feed.clocks(times)
+            self._folder.times(times)
+
+    def _tell_counts(self) -> None:
+        for key, value in {
+            "teacher_cache_hits": self._total("cache_hits"),
+            "teacher_cache_misses": self._total("cache_misses"),
+        }.items():
+            self._hub.set(key, value)
+        worked = self._total("generated_tokens") + self._total("scored_tokens")
         self._hub.set("tokens", worked, role="teacher")

@@ -16,6 +16,7 @@ from configs.load import dump
 from configs.run import RunConfig
 from orchestration.prompt_scores import SCORES_NAME
 
+TIMES_NAME = "time.json"
 State = Literal["running", "succeeded", "stopped", "failed"]
 
 
@@ -96,6 +97,10 @@ class RunFolder:
         """Say where every part runs: `processes.json`, for debuggers and the curious."""
         known = {name: where and where._asdict() for name, where in processes.items()}
         write_json(self.path / "processes.json", known)
+
+    def times(self, times: Mapping[str, Any]) -> None:
+        """Say where the roles' seconds went so far: a run that fails leaves no summary."""
+        write_json(self.path / TIMES_NAME, times)
 
     def samples(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Append generations of one evaluation."""

@@ -94,6 +94,7 @@ class Session:
             await self._warm_up(crew)
             pipeline = self._pipeline(crew, await self._bring_up(crew))
             pipeline, clocks = await self._to_the_end(crew, pipeline)
+            await crew.watch.last_look()
         finally:
             for task in tending:
                 task.cancel()
@@ -157,7 +158,7 @@ class Session:
         self.around.stop.on_first_signal(pipeline.stop)
         if self.around.stop.signal:
             pipeline.stop()
-        self.books.recorder.began()
+        self.books.recorder.began(pipeline.step)
         try:
             await pipeline.run()
         except* Exception as group:  # noqa: BLE001  re-raised as the first of its errors

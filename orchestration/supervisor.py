@@ -6,6 +6,7 @@ asks again. A dead learner or queue takes the run back to a checkpoint or to its
 """
 
 import asyncio
+import logging
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
@@ -20,6 +21,7 @@ from orchestration.roles import AnswerLost, Role, RoleDied, RoleError
 from orchestration.weight_sync import WeightSync
 
 LONGEST_BACKOFF_SECONDS = 60.0
+_LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
@@ -112,7 +114,10 @@ class Supervisor:
         """Ask after every part until cancelled; kill what does not answer, for others to mend."""
         while True:
             await asyncio.gather(*(self._ask(role) for role in self.roles.all()))
-            self.report({role.name: role.process for role in self.roles.all()})
+            try:
+                self.report({role.name: role.process for role in self.roles.all()})
+            except OSError:  # a full disk is the loops' to report
+                _LOG.warning("where the parts run could not be written down", exc_info=True)
             await asyncio.sleep(self.config.health_every_seconds)
 
     async def _ask(self, role: Role) -> None:

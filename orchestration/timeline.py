@@ -24,9 +24,11 @@ class Timeline:
         path = folder / TIMELINE_NAME
         kept = _events_of(path)
         self._rows = {event["args"]["name"]: event["pid"] for event in kept if event["ph"] == "M"}
-        self._file = path.open("w", encoding="utf-8")
+        draft = path.with_suffix(".new")  # what is there is not lost, whenever this is killed
+        self._file = draft.open("w", encoding="utf-8")
         self._first = True
         self._write(kept)
+        draft.replace(path)
 
     def spans(self, name: str, spans: Iterable[Span]) -> None:
         """Add what a part did, and what it waited for."""

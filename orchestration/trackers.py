@@ -4,18 +4,21 @@ A tracker hears what `metrics.jsonl` hears, as ``train/<statistic>``, and every 
 ``<model>/<score>``. One that fails is told nothing more, and the run goes on.
 """
 
-import hashlib
+import json
 import logging
 import os
+import secrets
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from configs.errors import DependencyError
 from configs.monitoring import TrackerName
 from configs.run import RunConfig
+from orchestration.run_folder import write_json
 
+IDENTITY_NAME = "tracking.json"
 _LOG = logging.getLogger(__name__)
 
 
@@ -23,7 +26,7 @@ class Tracker(Protocol):
     """Takes numbers of one run."""
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Take the numbers of ``step``; steps never fall."""
+        """Take the numbers of ``step``; a run that goes back to a checkpoint repeats steps."""
         ...
 
     def close(self) -> None:
@@ -31,20 +34,41 @@ class Tracker(Protocol):
         ...
 
 
-class TensorBoard:
-    """Event files in `RUN/tensorboard`; what was logged behind the first step is replaced."""
+class Identity(NamedTuple):
+    """What a tracker knows a run by, kept in its folder: another run in its place has another."""
 
-    def __init__(self, config: RunConfig, folder: Path) -> None:
+    key: str
+    goes_on: bool
+    """Whether the run was known before."""
+
+    @classmethod
+    def of(cls, folder: Path) -> "Identity":
+        """Return the run's, or give it one."""
+        path = folder / IDENTITY_NAME
+        if path.exists():
+            return cls(json.loads(path.read_text())["key"], goes_on=True)
+        key = secrets.token_hex(6)
+        write_json(path, {"key": key})
+        return cls(key, goes_on=False)
+
+
+class TensorBoard:
+    """Event files in `RUN/tensorboard`; steps that are made again take the place of the first."""
+
+    def __init__(self, config: RunConfig, folder: Path, identity: Identity) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._folder = folder / "tensorboard"
+        self._folder = str(folder / "tensorboard")
         self._open: Callable[..., Any] = SummaryWriter
         self._writer: Any = None
+        self._step = 0
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """See ``Tracker.log``."""
-        if self._writer is None:  # only now is it known which steps are replaced
-            self._writer = self._open(str(self._folder), purge_step=step)
+        if self._writer is None or step < self._step:
+            self.close()
+            self._writer = self._open(self._folder, purge_step=step)
+        self._step = step
         for key, value in values.items():
             self._writer.add_scalar(key, value, step)
 
@@ -55,9 +79,9 @@ class TensorBoard:
 
 
 class Wandb:
-    """A W&B run in `RUN/wandb`; a run that goes on keeps its id."""
+    """A W&B run in `RUN/wandb`; of a step that is made again W&B keeps the first."""
 
-    def __init__(self, config: RunConfig, folder: Path) -> None:
+    def __init__(self, config: RunConfig, folder: Path, identity: Identity) -> None:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         os.environ.setdefault("WANDB_SILENT", "true")
         import wandb
@@ -66,7 +90,7 @@ class Wandb:
         self._run = wandb.init(
             project=tracking.project,
             name=config.name,
-            id=hashlib.sha256(str(folder).encode()).hexdigest()[:12],
+            id=identity.key,
             resume="allow",
             dir=str(folder),
             mode=tracking.wandb_mode,
@@ -86,15 +110,15 @@ class Wandb:
 class Trackio:
     """A run of trackio's local project, for `trackio show --project PROJECT`."""
 
-    def __init__(self, config: RunConfig, folder: Path) -> None:
+    def __init__(self, config: RunConfig, folder: Path, identity: Identity) -> None:
         import trackio
 
         self._trackio = trackio
         trackio.init(
             project=config.monitoring.tracking.project,
-            name=config.name,
+            name=f"{config.name}-{identity.key}",  # a name is all that it knows a run by
             config=config.model_dump(mode="json"),
-            resume="allow",
+            resume="allow" if identity.goes_on else "never",
             embed=False,
             auto_log_gpu=False,
             auto_log_cpu=False,
@@ -109,7 +133,7 @@ class Trackio:
         self._trackio.finish()
 
 
-_MAKERS: Mapping[TrackerName, Callable[[RunConfig, Path], Tracker]] = {
+_MAKERS: Mapping[TrackerName, Callable[[RunConfig, Path, Identity], Tracker]] = {
     "tensorboard": TensorBoard,
     "wandb": Wandb,
     "trackio": Trackio,
@@ -125,7 +149,7 @@ class Trackers:
         self._step = 0
 
     def stepped(self, step: int, values: Mapping[str, float]) -> None:
-        """Tell of a step."""
+        """Tell of a step; one that is made again after a roll-back may be lower than the last."""
         self._step = step
         self._tell({f"train/{key}": value for key, value in values.items()})
 
@@ -170,9 +194,12 @@ def open_trackers(config: RunConfig, folder: Path, announce: Callable[[str], Non
     """
     require_trackers(config)
     opened: dict[str, Tracker] = {}
+    if not config.monitoring.tracking.to:
+        return Trackers(opened, announce)
+    identity = Identity.of(folder)
     for name in config.monitoring.tracking.to:
         try:
-            opened[name] = _MAKERS[name](config, folder)
+            opened[name] = _MAKERS[name](config, folder, identity)
         except Exception as error:
             Trackers(opened, announce).close()
             raise DependencyError(

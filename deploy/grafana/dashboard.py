@@ -124,7 +124,11 @@ def rows() -> dict[str, tuple[Picture, ...]]:
                 ),
             ),
             Picture("A step", "s", quantiles("step_seconds")),
-            Picture("Sampling, scoring", "s", quantiles("sampling_seconds", "scoring_seconds")),
+            Picture(
+                "Sampling, scoring",
+                "s",
+                quantiles("sampling_seconds", "answering_seconds", "scoring_seconds"),
+            ),
             Picture("Weight push", "s", quantiles("sync_seconds")),
         ),
         "Is it right?": (
@@ -152,6 +156,7 @@ def rows() -> dict[str, tuple[Picture, ...]]:
             Picture("Teacher's cache", "ops", rate("teacher_cache_hits", "teacher_cache_misses")),
             Picture("Weights pushed", "Bps", rate("weight_sync")),
             Picture("Queue", "bytes", value("queue")),
+            Picture("Stage", "short", value("stage")),
             Picture(
                 "Software", "short", value("build", legend="{{version}} ray {{ray}} vllm {{vllm}}")
             ),

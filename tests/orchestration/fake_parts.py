@@ -246,8 +246,13 @@ class FakeRecorder:
         """Version that was pushed after each step."""
         self.skips: list[tuple[int, int]] = []
         """Step before a skipped one, and the uses of prompts that it gave up."""
+        self.refused: list[int] = []
+        """Ordinals of tuples with a number that is none."""
         self.failed: list[int] = []
         """Ordinals that the teacher had no usable answer to."""
+
+    def poisoned(self, uids: Sequence[Uid]) -> None:
+        self.refused += [uid.ordinal for uid in uids]
 
     def teacher_failed(self, uids: Sequence[Uid], why: str) -> None:
         self.failed += [uid.ordinal for uid in uids]

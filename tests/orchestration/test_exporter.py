@@ -4,6 +4,7 @@ import math
 import socket
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,7 @@ def test_every_family_is_in_the_catalogue_and_the_reverse_from_the_start() -> No
         family = exported[metric.name.removesuffix("_total")]
         assert family.type == types.get(metric.kind, metric.kind)
         assert family.documentation == metric.help
-        if metric.kind == "gauge":
+        if metric.kind == "gauge" or metric.key == "stage":
             assert family.samples == [], "a gauge that was never measured has no value"
         else:
             assert family.samples, metric.name
@@ -120,6 +121,23 @@ def test_a_step_moves_the_series_it_names() -> None:
     assert exported["dpkd_dropped_tuples_total", ("reason", "stale")] == 0
     assert exported["dpkd_queue_depth_tuples", ("state", "leased")] == 32
     assert exported["dpkd_queue_bytes",] == 4096
+
+
+def test_a_stage_begins_with_no_number_of_the_one_before(tmp_path) -> None:
+    metrics = hub()
+    for stage, consumed in (("teacher-sft", 70), ("run", 8)):
+        (tmp_path / stage).mkdir()
+        metrics.log_to(tmp_path / stage)
+        assert ("dpkd_loss",) not in samples(metrics)
+        if stage == "teacher-sft":
+            metrics.evaluated("after", 3, {"nll_nats": 6.0})
+        metrics.record_step(1, STEP, balance=replace(BALANCE, consumed=consumed))
+    exported = samples(metrics)
+    metrics.close()
+    assert not [name for name, *_ in exported if name == "dpkd_evaluation_score"]
+    assert exported["dpkd_tuples_total", ("state", "consumed")] == 8
+    assert exported["dpkd_stage_info", ("stage", "run")] == 1
+    assert ("dpkd_stage_info", ("stage", "teacher-sft")) not in exported
 
 
 def test_nan_stays_nan_and_is_counted() -> None:

@@ -245,6 +245,7 @@ def test_a_tuple_that_is_not_finite_is_dropped_counted_and_replaced(tmp_path):
     assert learned == [0, 2, 3, 4, 5, 7, 8, 9, 10, 11, 12, 13]
     balance = rig.ledger.balance()
     assert (balance.issued, balance.consumed, balance.dropped) == (14, 12, {"nonfinite": 2})
+    assert rig.recorder.refused == [1, 6]
 
 
 def test_a_teacher_that_is_wrong_again_and_again_ends_the_run(tmp_path):

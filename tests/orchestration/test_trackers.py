@@ -18,7 +18,7 @@ from configs.errors import ConfigError, DependencyError
 from configs.monitoring import MonitoringConfig
 from orchestration import trackers
 from orchestration.exporter import MetricsHub
-from orchestration.trackers import Trackers, open_trackers
+from orchestration.trackers import Identity, Trackers, open_trackers
 from tests.builders import run_config
 
 ROOT = Path(__file__).parents[2]
@@ -94,7 +94,24 @@ def test_trackio_keeps_a_run_in_its_own_folder(tmp_path):
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, check=True)
     rows = sqlite3.connect(tmp_path / "dpkd.db").execute("select * from metrics").fetchall()
     assert len(rows) == 4, "two steps, two evaluations"
-    assert sum("train/loss" in str(row) and "mine" in str(row) for row in rows) == 2
+    assert sum("train/loss" in str(row) and "mine-" in str(row) for row in rows) == 2
+
+
+def test_a_run_that_goes_on_is_known_again_and_another_in_its_place_is_not(tmp_path):
+    first, again = Identity.of(tmp_path), Identity.of(tmp_path)
+    assert (first.goes_on, again) == (False, Identity(first.key, goes_on=True))
+    (tmp_path / "another").mkdir()
+    assert Identity.of(tmp_path / "another").key != first.key
+
+
+def test_tensorboard_shows_a_step_that_was_made_again_as_it_was_the_last_time(tmp_path):
+    opened = open_trackers(config_of("tensorboard"), tmp_path, print)
+    for step, loss in ((1, 0.1), (2, 0.2), (3, 0.3), (2, 0.7), (3, 0.8)):
+        opened.stepped(step, {"loss": loss})
+    opened.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    losses = [(event.step, round(event.value, 3)) for event in events.Scalars("train/loss")]
+    assert losses == [(1, 0.1), (2, 0.7), (3, 0.8)]
 
 
 def test_a_tracker_that_fails_is_left_out_and_the_others_and_the_run_go_on():
@@ -133,13 +150,13 @@ def test_one_that_is_not_installed_or_does_not_start_is_named_before_anything_ru
     closed: list[str] = []
 
     class Opened:
-        def __init__(self, config, folder):
+        def __init__(self, *_):
             pass
 
         def close(self):
             closed.append("tensorboard")
 
-    def no_login(config, folder):
+    def no_login(*_):
         raise RuntimeError("no login")
 
     makers = {"tensorboard": Opened, "wandb": no_login}
