@@ -247,6 +247,29 @@ def test_a_part_that_is_silent_is_killed_for_those_who_wait_to_mend():
     assert teacher.calls == []
 
 
+def test_a_full_disk_does_not_end_the_supervision(caplog):
+    crew = Crew()
+    told: list[int] = []
+
+    def report(_: Any) -> None:
+        told.append(1)
+        raise OSError(28, "No space left on device")
+
+    crew.supervisor.report = report
+
+    async def story() -> None:
+        watching = asyncio.create_task(crew.supervisor.watch())
+        async with asyncio.timeout(5):
+            while len(told) < 2:
+                await asyncio.sleep(0.005)
+            crew.parts["teacher-0"].answers = False
+            await crew.parts["teacher-0"].was_killed.wait()
+        watching.cancel()
+
+    asyncio.run(story())
+    assert "could not be written down" in caplog.text
+
+
 @pytest.mark.parametrize(("answered", "killed"), [(False, 0), (True, 1)])
 def test_a_part_that_is_being_restarted_may_be_silent_until_it_answered_once(answered, killed):
     """It may wait for its place; or it is up, and was stopped while its model loads."""

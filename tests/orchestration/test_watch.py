@@ -46,6 +46,13 @@ def test_a_run_that_serves_nothing_leaves_no_target(tmp_path):
         assert not file.path.exists()
 
 
+def test_a_target_that_cannot_be_written_fails_no_run(tmp_path, caplog):
+    (tmp_path / "targets").write_text("in the way")
+    with TargetFile(run_config(cache=tmp_path), 9108) as file:
+        file.show({"sampler-0": here(9110)})
+    assert "a local Prometheus is not told" in caplog.text
+
+
 def test_runs_of_one_name_in_two_folders_do_not_take_each_other_s_target_away(tmp_path):
     first, second = (
         run_config(name="mine", cache=tmp_path, output=tmp_path / place) for place in ("a", "b")
