@@ -249,10 +249,10 @@ def test_a_part_that_is_silent_is_killed_for_those_who_wait_to_mend():
 
 def test_a_full_disk_does_not_end_the_supervision(caplog):
     crew = Crew()
-    told: list[int] = []
+    tried = asyncio.Event()
 
     def report(_: Any) -> None:
-        told.append(1)
+        tried.set()
         raise OSError(28, "No space left on device")
 
     crew.supervisor.report = report
@@ -260,8 +260,7 @@ def test_a_full_disk_does_not_end_the_supervision(caplog):
     async def story() -> None:
         watching = asyncio.create_task(crew.supervisor.watch())
         async with asyncio.timeout(5):
-            while len(told) < 2:
-                await asyncio.sleep(0.005)
+            await tried.wait()
             crew.parts["teacher-0"].answers = False
             await crew.parts["teacher-0"].was_killed.wait()
         watching.cancel()
