@@ -14,7 +14,7 @@ from configs.models import ModelSource
 from configs.run import RunConfig
 from configs.teacher import TeacherConfig
 from orchestration.checkups import GIB
-from orchestration.plan import parameters
+from orchestration.outline import parameters
 from orchestration.role_counts import role_counts
 
 BASE_GIB = 0.8
@@ -92,7 +92,8 @@ def memory_need(config: RunConfig) -> MemoryNeed:
     distillation, the learner holds it alone; the larger of the two moments counts.
     """
     sizes = model_sizes(config)
-    shares = _shares(config, sizes)
+    counts = role_counts(config)
+    shares = [(counts[role], share) for role, share in _shares(config, sizes).items()]
     least = BASE_GIB * GIB + sum(n * (share.process + share.weights) for n, share in shares)
     trained = [size or 0 for role, size in sizes.items() if getattr(config, role).warm_start]
     learner = 0 if config.cluster.learner.gpus else TRAINING_BYTES * max(trained, default=0)
@@ -102,6 +103,12 @@ def memory_need(config: RunConfig) -> MemoryNeed:
         most=least + sum(n * share.cache for n, share in shares),
         unknown=unknown_models(config, sizes),
     )
+
+
+def memory_by_role(config: RunConfig) -> dict[str, float]:
+    """Estimate the bytes of a machine's memory that one actor of each role takes."""
+    shares = _shares(config, model_sizes(config))
+    return {role: sum(shares[role]) for role, count in role_counts(config).items() if count}
 
 
 def unknown_models(config: RunConfig, sizes: dict[str, int | None]) -> tuple[str, ...]:
@@ -130,9 +137,9 @@ def disk_needs(config: RunConfig) -> dict[str, float]:
     }
 
 
-def _shares(config: RunConfig, sizes: dict[str, int | None]) -> "list[tuple[int, _Share]]":
-    """Return the number of actors of each role, and what one of them takes."""
-    cluster, counts, student = config.cluster, role_counts(config), sizes["student"] or 0
+def _shares(config: RunConfig, sizes: dict[str, int | None]) -> "dict[str, _Share]":
+    """Return what one actor of each role takes."""
+    cluster, student = config.cluster, sizes["student"] or 0
     weights = student * WIDTH[config.student.dtype]
     cache = math.ceil(config.student.kv_cache_gib) * GIB  # vLLM takes whole GiB
     shares = {
@@ -147,7 +154,7 @@ def _shares(config: RunConfig, sizes: dict[str, int | None]) -> "list[tuple[int,
         weights = copies * (sizes.get("teacher") or 0) * WIDTH[config.teacher.dtype]
         cache = math.ceil(config.teacher.kv_cache_gib) * GIB
         shares["teacher"] = _share(ENGINE_GIB, weights, cache, gpus=cluster.teacher.gpus)
-    return [(counts[role], share) for role, share in shares.items()]
+    return shares
 
 
 class _Share(NamedTuple):

@@ -13,7 +13,7 @@ from orchestration.exporter import MetricsHub
 from orchestration.inputs import open_prompts, open_tokenizer, with_data
 from orchestration.launcher import make_launcher
 from orchestration.lifecycle import StopRequest
-from orchestration.plan import describe
+from orchestration.outline import describe
 from orchestration.progress import Progress, make_progress
 from orchestration.resume import Origin, find_origin
 from orchestration.role_counts import role_counts

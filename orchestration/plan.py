@@ -1,130 +1,173 @@
-"""What a run will do, and about how long each stage takes: said before anything starts."""
+"""`python -m orchestration.plan RECIPE`: what a run will take, and what would balance it.
 
-from configs.models import MakeModel, ModelSource
-from configs.objective import DpkdConfig
-from configs.objectives.base import Objective
+Costs of single calls come from a short calibration on this machine, from an earlier one, or from a
+file; the real pipeline then runs over simulated parts (``orchestration.simulation``).
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from rich.table import Table
+
+from configs.errors import ConfigError, DpkdError
+from configs.load import load
 from configs.run import RunConfig
-from configs.sampling import Sampling
-from configs.teacher import OpenAiTeacherConfig, TeacherConfig
+from orchestration.balance import APART, balanced, scaled
+from orchestration.checkups import gib
+from orchestration.checkups_machine import this_machine
+from orchestration.checkups_needs import disk_needs, memory_by_role
+from orchestration.command import parse_recipe
+from orchestration.costs import Costs
+from orchestration.role_counts import role_counts
+from orchestration.say import say
+from orchestration.simulation import Forecast, simulate
+from orchestration.table import as_text
 
-CPU_FLOPS = 6e10
-"""Sustained training speed of a small model on one laptop-class core, floating-point
-operations per second: measured on the quickstart's teacher, good to a factor of two."""
-STEP_SECONDS = 0.05
-"""What an SFT step costs beside its arithmetic."""
-PAIRS_PER_SECOND = 60
-"""Of the whole loop with models as small as the quickstart's, on two cores."""
-START_SECONDS = 15
-"""Bringing the parts of a stage up."""
-TOKENS_PER_ROW = 80
-"""Prompt and response of the recipes that make their models."""
-
-
-def describe(config: RunConfig) -> str:
-    """Return the plan as lines of text."""
-    lines = [f"plan: {config.name}, seed {config.seed}", f"  data      {_data(config)}"]
-    for role in ("teacher", "student"):
-        if role == "student" or config.uses_teacher:
-            lines.append(f"  {role:<9} {_source(config, getattr(config, role))}")
-    lines += [f"  learn     {_learning(config)}", f"  roles     {_roles(config)}"]
-    return "\n".join(lines)
+SAMPLERS = (1, 8, 64, 512)
+EPILOG = """\
+costs, in seconds, as --costs takes them (JSON or YAML): generate, respond, judge and learn as a
+number a prompt or as [fixed, each]; publish, load, latency, driver and queue as numbers; and
+weight_bytes with bandwidth (bytes a second), where samplers are on other machines.
+"""
 
 
-def parameters(make: MakeModel, vocabulary: int) -> int:
-    """Return about how many parameters a made model has: 12 h² a layer, and the embeddings."""
-    return 12 * make.layers * make.hidden_size**2 + vocabulary * make.hidden_size
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A recipe, what its calls cost, and what both come to."""
+
+    config: RunConfig
+    costs: Costs
+    cores: float
+    forecast: Forecast
+
+    @property
+    def bottleneck(self) -> str:
+        """The role that works most."""
+        return max(self.forecast.busy, key=lambda role: self.forecast.busy[role])
 
 
-def _data(config: RunConfig) -> str:
-    train = "embedded tasks" if config.data.train == "embedded" else str(config.data.train)
-    return f"{train}; {config.data.validation_rows} rows for evaluation"
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the plan; returns the process's exit code."""
+    options, recipe, overrides = _parse(sys.argv[1:] if arguments is None else arguments)
+    try:
+        config = load(recipe, overrides)
+        costs = _costs(config, options)
+        cores = APART if options.apart else float(options.cores or this_machine().usable_cores)
+        plan = Plan(
+            config=config, costs=costs, cores=cores, forecast=simulate(config, costs, cores=cores)
+        )
+        _say_plan(plan)
+        if options.scale:
+            _say_scale(plan)
+    except DpkdError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    return 0
 
 
-def _source(config: RunConfig, source: ModelSource | OpenAiTeacherConfig) -> str:
-    if isinstance(source, OpenAiTeacherConfig):
-        return f"{source.model}, served at {source.base_url} (tokens: {source.tokens})"
-    warm = source.warm_start
-    what = f"load {source.model}"
-    if source.make:
-        count = parameters(source.make, config.data.tokenizer_vocab)
-        what = f"make a {source.make.family} of {count / 1e6:.2f} M parameters"
-    if warm is None:
-        return what
-    what += f", {warm.steps} SFT steps of {warm.batch_size} rows"
-    if source.make is None:
-        return what
-    arithmetic = 6 * count * warm.batch_size * TOKENS_PER_ROW / CPU_FLOPS
-    seconds = START_SECONDS + warm.steps * (arithmetic + STEP_SECONDS)
-    return f"{what}: about {_duration(seconds)} on two cores, unless cached"
+def _costs(config: RunConfig, options: argparse.Namespace) -> Costs:
+    if options.costs:
+        return _read_costs(options.costs)
+    from orchestration.calibration import calibrate  # starts runs
+
+    with tempfile.TemporaryDirectory(prefix="dpkd-plan-") as folder:
+        costs = calibrate(config, Path(folder), say)
+    if options.save:
+        options.save.write_text(json.dumps(costs.as_dict(), indent=1) + "\n", encoding="utf-8")
+        say(f"costs kept in {options.save}: --costs {options.save} plans with them again")
+    return costs
 
 
-def _learning(config: RunConfig) -> str:
-    objective, learner = config.objective, config.learner
-    what = f"{objective.type}, {learner.steps} steps of {learner.batch_size}"
-    what += f" ({_settings(objective)})"
-    if config.learns_from_student:
-        what += f"; {_freshness(config)}"
-    made = isinstance(config.teacher, TeacherConfig) and config.teacher.make
-    if config.learns_from_student and config.student.make and made:
-        seconds = 2 * START_SECONDS + learner.steps * learner.batch_size / PAIRS_PER_SECOND
-        what += f": about {_duration(seconds)}, starts and evaluations included"
-    return what
+def _read_costs(path: Path) -> Costs:
+    try:
+        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"--costs {path} cannot be read: {error}") from None
+    if not isinstance(given, dict):
+        raise ConfigError(f"--costs {path} holds no mapping of names to seconds")
+    return Costs.from_dict(given)
 
 
-def _settings(objective: Objective) -> str:
-    """Return the settings of the objective that count, its equation first where it has one."""
-    settings = objective.model_dump(exclude={"type"})
-    named = []
-    if isinstance(objective, DpkdConfig) and objective.level == "sequence":
-        named.append("Eq 9" if objective.length_normalised else "Eq 8")
-        settings = objective.model_dump(include={"beta", "lm_weight"})
-    settings["lm_weight"] = settings.pop("lm_weight")  # last, as in the formula
-    return ", ".join([*named, *(f"{name} {_plain(value)}" for name, value in settings.items())])
+def _say_plan(plan: Plan) -> None:
+    config, forecast = plan.config, plan.forecast
+    steps = config.learner.steps
+    hours = steps * forecast.step_seconds / 3600
+    took = f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.1f} min"
+    say(
+        f"{config.name}: {steps} steps of {config.learner.batch_size} pairs, "
+        f"{forecast.step_seconds:.3g} s each, {forecast.pairs_per_second:.3g} pairs/s: {took}, "
+        "without starts, models to be made, evaluations and checkpoints"
+    )
+    say(as_text(_roles_table(plan)).rstrip())
+    disk = ", ".join(f"{place} {gib(need)}" for place, need in disk_needs(config).items())
+    say(f"disk: {disk}")
+    say(f"bottleneck: the {plan.bottleneck}; the driver uses {forecast.driver:.0%} of its core")
+    _say_balance(plan)
 
 
-def _plain(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _roles_table(plan: Plan) -> Table:
+    table = Table("role", "parts", "busy", "bubble", "memory of one")
+    memory = memory_by_role(plan.config)
+    for role, busy in plan.forecast.busy.items():
+        count = role_counts(plan.config)[role]
+        held = gib(memory[role]) if role in memory else "-"
+        table.add_row(role, str(count), f"{busy:.0%}", f"{1 - busy:.0%}", held)
+    return table
 
 
-def _freshness(config: RunConfig) -> str:
-    """How old the negatives may be."""
-    kind, lag = config.negatives.type, config.replay.max_policy_lag
-    if kind == "initial":
-        return "negatives of the initial student"
-    if kind == "snapshot":
-        return f"negatives of a snapshot, renewed every {config.negatives.every} steps"
-    share = config.negatives.offline_share
-    offline = f", {share:.0%} of the negatives offline" if share else ""
-    return (_lockstep(config.student.sampling) if lag == 0 else f"policy lag up to {lag}") + offline
+def _say_balance(plan: Plan) -> None:
+    best = balanced(plan.config, plan.costs)
+    seen = simulate(best, plan.costs, cores=APART)
+    times = seen.pairs_per_second / plan.forecast.pairs_per_second
+    busy = ", ".join(f"{role} {share:.0%}" for role, share in seen.busy.items())
+    say(
+        f"in balance, each part on a core or GPU of its own: student.replicas="
+        f"{best.student.replicas} teacher.replicas={best.teacher.replicas} "
+        f"learner.ranks={best.learner.ranks} replay.max_policy_lag={best.replay.max_policy_lag}: "
+        f"{seen.pairs_per_second:.3g} pairs/s, {times:.1f} times as many (busy: {busy})"
+    )
 
 
-def _lockstep(sampling: Sampling) -> str:
-    """Say how close to the policy lag 0 is: another temperature or top-p is another policy."""
-    if (sampling.temperature, sampling.top_p) == (1, 1):
-        return "lockstep, exactly on-policy"
-    top_p = "" if sampling.top_p == 1 else f" and top-p {sampling.top_p:g}"
-    return f"lockstep, y_s drawn at temperature {sampling.temperature:g}{top_p}"
+def _say_scale(plan: Plan) -> None:
+    table = Table("samplers", "teachers", "batch", "pairs/s", "efficiency", "queue ops/s")
+    for heading in ("driver", "driver ms/step", "weights' way, s/step"):
+        table.add_column(heading)
+    for row in scaled(plan.config, plan.costs, SAMPLERS):
+        seen = row.forecast
+        table.add_row(
+            *(str(number) for number in (row.samplers, row.teachers, row.batch)),
+            f"{seen.pairs_per_second:.4g}",
+            f"{row.efficiency:.0%}",
+            f"{seen.queue_operations:.3g}",
+            f"{seen.driver:.0%}",
+            f"{1e3 * seen.driver * seen.step_seconds:.3g}",
+            f"{seen.fan_out_seconds:.3g}",
+        )
+    say(as_text(table).rstrip())
 
 
-def _teacher_engine(config: RunConfig) -> str:
-    if isinstance(config.teacher, TeacherConfig):
-        return "vLLM and torch"
-    return f"served at {config.teacher.base_url}"
+def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, str | None, list[str]]:
+    parser = argparse.ArgumentParser(
+        prog="python -m orchestration.plan",
+        description="Say what a run will take, which part holds it up, and what would balance it.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--costs", type=Path, help="file of costs, instead of a calibration here")
+    parser.add_argument("--save", type=Path, help="keep what the calibration found in this file")
+    parser.add_argument("--cores", type=float, help="cores that all parts share (default: these)")
+    parser.add_argument(
+        "--apart", action="store_true", help="every part has a core or GPU of its own"
+    )
+    parser.add_argument("--scale", action="store_true", help="also simulate 1 to 512 samplers")
+    return parse_recipe(parser, arguments)
 
 
-def _roles(config: RunConfig) -> str:
-    where = "this process" if config.cluster.local else "Ray actors"
-    parts = [f"{config.learner.ranks} learner (DeepSpeed, ZeRO {config.learner.zero_stage})"]
-    if config.uses_sampler:
-        parts.append(f"{config.student.replicas} sampler (vLLM)")
-    if config.uses_teacher:
-        parts.append(f"{config.teacher.replicas} teacher ({_teacher_engine(config)})")
-    if config.draws_offline:
-        parts.append("1 sampler of the initial student (vLLM)")
-    if "reference_logprobs" in config.objective.needs:
-        parts.append("1 scorer by the initial student (torch)")
-    return f"{', '.join(parts)}; in {where}"
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+if __name__ == "__main__":
+    sys.exit(main())

@@ -38,11 +38,15 @@ class Recorder:
     """Seconds of the loops in earlier lives of the run."""
     _began: float | None = None
     _ended: float = 0.0
+    _cpu: float = 0.0
+    """Of this process, when the loops began, and how many steps were made since."""
+    _steps: int = 0
 
     def began(self, step: int) -> None:
         """Start the clock that throughput is measured by: the loops are about to turn."""
         self.hub.set("step", step)
         self._began = self._ended = time.monotonic()
+        self._cpu, self._steps = time.process_time(), 0
 
     def resumed(self) -> None:
         """Leave the time since the last step, an evaluation's, out of every rate."""
@@ -61,6 +65,7 @@ class Recorder:
         """Record one step that is learned, acknowledged and pushed."""
         now = time.monotonic()
         seconds, self._ended = now - self._ended, now
+        self._steps += 1
         self.losses.append(outcome["loss"])
         self.pairs += len(lease.uids)
         self.learned_tokens += int(outcome["tokens"])
@@ -138,4 +143,7 @@ class Recorder:
             "pairs_per_second": round(self.pairs / seconds, 3),
             "sampled_tokens_per_second": round(self.sampled_tokens / seconds, 1),
             "learned_tokens_per_second": round(self.learned_tokens / seconds, 1),
+            "driver_cpu_seconds_per_step": round(
+                (time.process_time() - self._cpu) / max(1, self._steps), 6
+            ),
         }

@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _dry_run(config: RunConfig) -> int:
-    from orchestration.plan import describe
+    from orchestration.outline import describe
 
     say(dump(config))
     say(describe(config))

@@ -28,10 +28,18 @@ def result_table(summary: Mapping[str, Any]) -> str:
         if scores := summary["eval"].get(when):
             cells = [_cell(scores.get(key), form) for key, (_, form) in COLUMNS.items()]
             table.add_row(label, *cells)
+    return (
+        as_text(table)
+        + _accounts(summary)
+        + "".join(_time(*item) for item in summary["time"].items())
+    )
+
+
+def as_text(table: Table) -> str:
+    """Render a table for a log, without colours."""
     console = Console(file=io.StringIO(), width=110, color_system=None)
     console.print(table)
-    text = console.file.getvalue()  # type: ignore[attr-defined]
-    return text + _accounts(summary) + "".join(_time(*item) for item in summary["time"].items())
+    return console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def _cell(value: float | None, form: str) -> str:

@@ -4,7 +4,7 @@ import pytest
 
 from configs.load import load
 from configs.models import MakeModel
-from orchestration.plan import describe, parameters
+from orchestration.outline import describe, parameters
 from orchestration.table import result_table
 
 SUMMARY = {

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from configs.load import RECIPES, load, recipe_names
-from orchestration.plan import describe
+from orchestration.outline import describe
 from tests.e2e.tiny import TinyRun
 
 FOODS = ("thai", "greek", "french", "indian")

@@ -1,0 +1,134 @@
+"""Measures what calls cost: by short runs of the recipe's own parts, on this machine."""
+
+import json
+import statistics
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from configs.errors import DependencyError
+from configs.load import dump
+from configs.run import RunConfig
+from orchestration.balance import APART
+from orchestration.costs import Costs, Linear
+from orchestration.simulation import simulate
+from orchestration.timeline import TIMELINE_NAME
+
+STEPS = 24
+"""Steps of a calibration run: enough for a median, the first few left out."""
+SKIPPED = 4
+"""First calls of each kind, in which engines do what they do only once."""
+LONGEST_LATENCY = 0.25
+
+
+class Measured:
+    """What one finished run tells of its calls."""
+
+    def __init__(self, folder: Path) -> None:
+        events = json.loads((folder / TIMELINE_NAME).read_text(encoding="utf-8"))
+        calls: defaultdict[str, list[float]] = defaultdict(list)
+        for event in events:
+            if event["ph"] == "X" and event["cat"] == "busy":
+                calls[event["args"]["method"]].append(event["dur"] / 1e6)
+        self._calls = calls
+        lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        steps = [json.loads(line)["seconds"] for line in lines]
+        self.step_seconds = statistics.median(steps[SKIPPED:])
+        self.summary: Mapping[str, Any] = json.loads((folder / "summary.json").read_text())
+
+    def median(self, method: str) -> float:
+        """Return the median seconds of a method's calls; 0: it was not called."""
+        calls = self._calls.get(method, [])
+        return statistics.median(calls[SKIPPED:] or calls) if calls else 0.0
+
+
+def calibrate(config: RunConfig, folder: Path, announce: Callable[[str], None]) -> Costs:
+    """Run the recipe twice for ``STEPS`` steps in lockstep, with whole and with half batches.
+
+    Logs and run folders stay in ``folder``. Raises DependencyError where a run fails.
+    """
+    batch = config.learner.batch_size
+    sizes = sorted({batch, max(1, batch // 2)}, reverse=True)
+    runs: dict[int, Measured] = {}
+    for size in sizes:
+        announce(f"calibrating: {STEPS} steps with {size} prompts a call")
+        runs[size] = Measured(_run(_short(config, size, folder), folder))
+    return fit(config, runs)
+
+
+def fit(config: RunConfig, runs: Mapping[int, Measured]) -> Costs:
+    """Return the costs that runs show, by prompts a call; the largest is a whole batch."""
+    whole = runs[max(runs)]
+
+    def line(method: str) -> Linear:
+        return Linear.through({size: run.median(method) for size, run in runs.items()})
+
+    learn = whole.median("forward_backward") + whole.median("optim_step")
+    costs = Costs(
+        generate=line("generate"),
+        respond=line("respond"),
+        judge=line("judge"),
+        learn=Linear.through({max(runs): learn}),
+        publish=whole.median("publish_weights"),
+        load=whole.median("load_weights"),
+        weight_bytes=float(whole.summary["weight_sync"]["bytes"]),
+    )
+    lockstep = _lockstep(config, max(runs))
+    spent = whole.summary["throughput"]["driver_cpu_seconds_per_step"]
+    call = spent / simulate(lockstep, costs, cores=APART, steps=4).driver_calls
+    # The queue's process does for an operation what the driver does for a call.
+    costs = replace(costs, driver=call, queue=call)
+    return replace(costs, latency=_latency(lockstep, costs, whole.step_seconds))
+
+
+def _latency(config: RunConfig, costs: Costs, step_seconds: float) -> float:
+    """Return the latency with which the simulated run takes as long as the measured one."""
+    low, high = 0.0, LONGEST_LATENCY
+    for _ in range(20):
+        middle = (low + high) / 2
+        seen = simulate(config, replace(costs, latency=middle), cores=APART, steps=4)
+        low, high = (low, middle) if seen.step_seconds > step_seconds else (middle, high)
+    return low
+
+
+def _lockstep(config: RunConfig, per_call: int) -> RunConfig:
+    """Return the recipe with one part of each kind, in lockstep."""
+    return config.model_copy(
+        update={
+            "student": config.student.model_copy(update={"replicas": 1, "batch_size": per_call}),
+            "teacher": config.teacher.model_copy(update={"replicas": 1}),
+            "replay": config.replay.model_copy(update={"max_policy_lag": 0}),
+            "learner": config.learner.model_copy(update={"ranks": 1, "steps": STEPS}),
+        }
+    )
+
+
+def _short(config: RunConfig, per_call: int, folder: Path) -> RunConfig:
+    """Return the recipe as a calibration runs it: nothing but its loops."""
+    monitoring = {"port": 0, "role_port": 0, "timeline": True, "report": False, "progress": False}
+    return _lockstep(config, per_call).model_copy(
+        update={
+            "name": f"calibration-{per_call}",
+            "output": folder,
+            "existing": "replace",
+            "evaluation": config.evaluation.model_copy(update={"every": 0, "generate": False}),
+            "checkpoint": config.checkpoint.model_copy(update={"every": 0}),
+            "monitoring": config.monitoring.model_copy(update=monitoring),
+        }
+    )
+
+
+def _run(config: RunConfig, folder: Path) -> Path:
+    recipe, log = folder / f"{config.name}.yaml", folder / f"{config.name}.log"
+    recipe.write_text(dump(config), encoding="utf-8")
+    command: Sequence[str] = (sys.executable, "-m", "orchestration.run", str(recipe))
+    with log.open("w") as output:
+        done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False)
+    if done.returncode:
+        last = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        raise DependencyError(f"the calibration run failed: {last[-1] if last else ''}; see {log}")
+    return folder / config.name

@@ -1,0 +1,235 @@
+"""Parts that take time and do nothing else, for the real pipeline to be driven by.
+
+What is simulated: engines, machines, the network, Ray. What is real: the pipeline, the slots, the
+replay queue, the ledger, the weight hand-over's protocol.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from configs.wire import PreferenceTuple, Prompt, Response, Trajectory, Uid, WeightProof
+from orchestration.costs import Costs
+from orchestration.replay import ReplayQueue
+from orchestration.roles import Role
+from orchestration.simulated_machine import Cores, Line
+
+_TOKEN = np.zeros(1, np.int32)
+_LOGPROB = np.zeros(1, np.float32)
+_RESPONSE = Response(
+    ids_T=_TOKEN,
+    finish_reason="stop",
+    behaviour_logprobs_T=_LOGPROB,
+    teacher_logprobs_T=_LOGPROB,
+)
+
+
+@dataclass
+class World:
+    """What all simulated parts share."""
+
+    costs: Costs
+    cores: Cores
+    driver: Line = field(default_factory=Line)
+    network: Line = field(default_factory=Line)
+    busy: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    """Seconds of work by role, waits for a core included."""
+
+
+class SimulatedRole(Role):
+    """Runs its calls in the order of their submission, as an actor does."""
+
+    def __init__(self, name: str, world: World) -> None:
+        super().__init__(name, timeout=1e9)
+        self.world = world
+        self._last: asyncio.Future[Any] | None = None
+
+    def submit(self, method: str, *args: Any, returns: int = 1) -> Any:
+        """See ``Role.submit``."""
+        answer = asyncio.ensure_future(self._in_turn(self._last, method, args))
+        self._last = answer
+        if returns == 1:
+            return answer
+        return tuple(asyncio.ensure_future(_item(answer, index)) for index in range(returns))
+
+    async def stop(self) -> None:
+        """Nothing to stop."""
+
+    async def _in_turn(
+        self, before: asyncio.Future[Any] | None, method: str, args: Sequence[Any]
+    ) -> Any:
+        await self.world.driver.serve(self.world.costs.driver)
+        values = [await each if isinstance(each, asyncio.Future) else each for each in args]
+        await asyncio.sleep(self.world.costs.latency)
+        if before is not None and not before.done():
+            await asyncio.wait([before])
+        return await self.run(method, values)
+
+    async def run(self, method: str, values: list[Any]) -> Any:
+        """Do the work of one call."""
+        answer, seconds = getattr(self, method)(*values)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await self.world.cores.work(seconds)
+        self.world.busy[self.name.split("-")[0]] += loop.time() - began
+        return answer
+
+
+async def _item(answer: asyncio.Future[Any], index: int) -> Any:
+    return (await answer)[index]
+
+
+class SimulatedSampler(SimulatedRole):
+    """Draws; holds a version."""
+
+    version = 0
+
+    def generate(self, prompts: list[Prompt]) -> tuple[list[Trajectory], float]:
+        """Answer with a trajectory a prompt."""
+        drawn = [
+            Trajectory(prompt=prompt, response=_RESPONSE, weight_version=self.version)
+            for prompt in prompts
+        ]
+        return drawn, self.world.costs.generate.of(len(prompts))
+
+    def load_weights(
+        self, version: int, buffer: Any, going_back: bool = False
+    ) -> tuple[WeightProof, float]:
+        """Take a version in."""
+        self.version = version
+        costs = self.world.costs
+        nbytes = int(costs.weight_bytes)
+        proof = WeightProof(version=version, probe_difference=0, seconds=costs.load, nbytes=nbytes)
+        return proof, costs.load
+
+    async def run(self, method: str, values: list[Any]) -> Any:
+        """Let weights cross the network first: one machine after the other."""
+        if method == "load_weights":
+            await self.world.network.serve(self.world.costs.transfer)
+        return await super().run(method, values)
+
+
+class SimulatedTeacher(SimulatedRole):
+    """Answers and judges."""
+
+    def respond(self, prompts: list[Prompt]) -> tuple[list[Response], float]:
+        """Answer each prompt."""
+        return [_RESPONSE] * len(prompts), self.world.costs.respond.of(len(prompts))
+
+    def judge(
+        self,
+        prompts: list[Prompt],
+        answers: list[Response],
+        drawn: list[Trajectory],
+        offline: list[Trajectory],
+    ) -> tuple[list[PreferenceTuple], float]:
+        """Make tuples."""
+        versions = {trajectory.prompt.uid: trajectory for trajectory in (*drawn, *offline)}
+        tuples = [_joined(prompt, versions.get(prompt.uid)) for prompt in prompts]
+        return tuples, self.world.costs.judge.of(len(prompts))
+
+
+def _joined(prompt: Prompt, drawn: Trajectory | None) -> PreferenceTuple:
+    return PreferenceTuple(
+        prompt=prompt,
+        teacher_response=_RESPONSE,
+        student_response=drawn.response if drawn else None,
+        weight_version=drawn.weight_version if drawn else None,
+    )
+
+
+class SimulatedLearner(SimulatedRole):
+    """Learns, and publishes versions; each rank has its share of a batch."""
+
+    ranks = 1
+    step = 0
+
+    def forward_backward(self, batch: list[PreferenceTuple]) -> tuple[dict[str, float], float]:
+        """Take the share of one rank."""
+        share = -(-len(batch) // self.ranks)
+        return {"loss": 0.0, "tokens": float(len(batch))}, self.world.costs.learn.of(share)
+
+    def optim_step(self) -> tuple[dict[str, float], float]:
+        """Count a step; its seconds are counted with the gradient's."""
+        self.step += 1
+        return {}, 0.0
+
+    def publish_weights(self) -> tuple[tuple[int, None], float]:
+        """Publish the version, which is all that there is of the weights."""
+        return (self.step, None), self.world.costs.publish
+
+
+class SimulatedQueue(SimulatedRole):
+    """The real queue, in an actor whose every operation takes a moment of its one core."""
+
+    def __init__(self, world: World, queue: ReplayQueue) -> None:
+        super().__init__("queue", world)
+        self.line = Line()
+        self._queue = queue
+
+    def submit(self, method: str, *args: Any, returns: int = 1) -> Any:
+        """Run calls side by side, as an asyncio actor does."""
+        answer = asyncio.ensure_future(self._answer(getattr(self._queue, method), args))
+        if returns == 1:
+            return answer
+        return tuple(asyncio.ensure_future(_item(answer, index)) for index in range(returns))
+
+    async def _answer(
+        self, method: Callable[..., Coroutine[Any, Any, Any]], args: Sequence[Any]
+    ) -> Any:
+        await self.world.driver.serve(self.world.costs.driver)
+        values = [await each if isinstance(each, asyncio.Future) else each for each in args]
+        await asyncio.sleep(self.world.costs.latency)
+        await self.line.serve(self.world.costs.queue)
+        return await method(*values)
+
+
+class SimulatedPrompts:
+    """Endless prompts of one token."""
+
+    def __init__(self) -> None:
+        self._next = 0
+
+    def take(self, count: int) -> list[Prompt]:
+        """Return the next ``count``."""
+        first, self._next = self._next, self._next + count
+        return [self.prompt(Uid(0, ordinal, 0)) for ordinal in range(first, self._next)]
+
+    def prompt(self, uid: Uid) -> Prompt:
+        """Return the prompt of a uid."""
+        return Prompt(uid=uid, row=uid.ordinal, prompt_ids_P=_TOKEN)
+
+
+class SimulatedRecorder:
+    """Remembers when steps were made."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+        self._waiting: dict[int, asyncio.Event] = {}
+
+    async def reached(self, steps: int) -> None:
+        """Wait until so many steps were made."""
+        if len(self.times) < steps:
+            await self._waiting.setdefault(steps, asyncio.Event()).wait()
+
+    def stepped(self, step: int, lease: Any, outcome: Any, pushed: Any, queue: Any) -> None:
+        """Note the virtual second of a step."""
+        self.times.append(asyncio.get_running_loop().time())
+        if event := self._waiting.get(len(self.times)):
+            event.set()
+
+
+class SimulatedSupervisor:
+    """Nobody dies here."""
+
+    async def persist(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+        """Do ``work``."""
+        return await work()
+
+    async def revive(self, death: Exception) -> Mapping[str, Any]:
+        """Refuse."""
+        raise death

@@ -1,0 +1,127 @@
+"""`python -m orchestration.plan`: what it prints, refuses, and makes of measurements."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from configs.load import load
+from orchestration import plan
+from orchestration.balance import balanced, scaled
+from orchestration.calibration import Measured, fit
+from orchestration.costs import Costs, Linear
+from orchestration.plan import main
+from orchestration.simulation import simulate
+
+GIVEN = {"generate": [0.5, 0.05], "judge": 0.02, "learn": [0.1, 0.03], "latency": 0.001}
+COSTS = Costs.from_dict(GIVEN)
+
+
+def costs_file(folder: Path, **more: float) -> str:
+    path = folder / "costs.json"
+    path.write_text(json.dumps({**GIVEN, **more}))
+    return str(path)
+
+
+def test_it_says_how_long_which_part_holds_it_up_and_what_would_balance_it(tmp_path, capsys):
+    assert main(["quickstart", "--costs", costs_file(tmp_path), "--apart"]) == 0
+    said = capsys.readouterr().out
+    # In lockstep a step is 2.1 s of drawing, 0.64 s of judging, 1.06 s of learning, and the calls.
+    assert "150 steps of 32 pairs, 3.81 s each, 8.4 pairs/s: 9.5 min" in said
+    assert "bottleneck: the sampler" in said
+    assert "student.replicas=3 teacher.replicas=1 learner.ranks=1" in said
+    assert "│ learner │ 1     │ 28%" in said and "disk: run folder" in said
+
+
+def test_balance_gives_samplers_no_longer_than_the_learner_takes():
+    config = balanced(load("quickstart", []), COSTS)
+    # A third of 32 is 11 prompts: 1.05 s, and the learner takes 1.06 s.
+    assert config.student.replicas == 3
+    assert config.replay.max_policy_lag == 1, "in lockstep they would take turns"
+    seen = simulate(config, COSTS, cores=99)
+    assert (
+        seen.pairs_per_second
+        > 1.9 * simulate(load("quickstart", []), COSTS, cores=99).pairs_per_second
+    )
+
+
+def test_with_work_in_proportion_only_the_design_costs_efficiency():
+    free = scaled(load("quickstart", []), COSTS, (1, 8))
+    assert free[1].efficiency == pytest.approx(1, abs=0.03)
+    dear = Costs.from_dict({**GIVEN, "driver": 0.02})
+    rows = scaled(load("quickstart", []), dear, (1, 8, 64))
+    assert rows[1].efficiency == pytest.approx(1, abs=0.03), "46 calls fit beside a step"
+    assert rows[2].efficiency < 0.6, "326 calls of 20 ms are longer than a step"
+    calls = [row.forecast.driver_calls for row in rows]
+    per_sampler = (calls[2] - calls[1]) / 56
+    assert (calls[1] - calls[0]) / 7 == pytest.approx(per_sampler), "calls grow linearly"
+    assert per_sampler == pytest.approx(5), "generate, respond, judge, put, load_weights"
+
+
+def test_the_table_of_scale_has_a_row_for_each_number(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(plan, "SAMPLERS", (1, 4, 16))
+    assert main(["quickstart", "--costs", costs_file(tmp_path), "--scale"]) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    assert [row.split("│")[1].strip() for row in rows[-3:]] == ["1", "4", "16"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--costs", "nowhere.yaml"], "nowhere.yaml cannot be read"),
+        (["seqkd", "--costs", "{costs}"], "draws no student responses"),
+        (["--costs", "{list}"], "holds no mapping"),
+        (["--costs", "{costs}", "learner.stps=3"], "learner.steps"),
+    ],
+)
+def test_what_cannot_be_planned_is_said_in_a_sentence(words, said, tmp_path, capsys):
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    places = {"costs": costs_file(tmp_path), "list": str(tmp_path / "list.yaml")}
+    assert main([word.format(**places) for word in words]) == 2
+    assert said in capsys.readouterr().err
+
+
+def measured(folder: Path, *, generate: float, step: float) -> Measured:
+    """A run folder of eight steps, whose first calls are slow as those of real engines are."""
+    folder.mkdir()
+    seconds = {
+        "generate": generate,
+        "respond": 0.1,
+        "judge": 0.2,
+        "forward_backward": 0.3,
+        "optim_step": 0.02,
+        "publish_weights": 0.01,
+        "load_weights": 0.04,
+    }
+    calls = [
+        {
+            "ph": "X",
+            "cat": "busy",
+            "dur": 1e6 * (took if index > 3 else 9),
+            "args": {"method": name},
+        }
+        for name, took in seconds.items()
+        for index in range(8)
+    ]
+    (folder / "timeline.json").write_text(json.dumps(calls))
+    lines = [{"step": index, "seconds": step if index > 3 else 9} for index in range(8)]
+    (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    summary = {
+        "throughput": {"driver_cpu_seconds_per_step": 0.012},
+        "weight_sync": {"bytes": 1000},
+    }
+    (folder / "summary.json").write_text(json.dumps(summary))
+    return Measured(folder)
+
+
+def test_costs_are_medians_and_the_rest_of_a_step_is_latency(tmp_path):
+    whole = measured(tmp_path / "whole", generate=1.0, step=1.75)
+    half = measured(tmp_path / "half", generate=0.6, step=1.2)
+    config = load("quickstart", [])
+    costs = fit(config, {32: whole, 16: half})
+    assert costs.generate == pytest.approx(Linear(0.2, 0.025))
+    assert costs.learn == pytest.approx(Linear(0.0, 0.01))
+    assert (costs.publish, costs.load, costs.weight_bytes) == (0.01, 0.04, 1000)
+    again = simulate(config, costs, cores=99)
+    assert again.step_seconds == pytest.approx(1.75, rel=0.01), "as it was measured"
+    assert again.driver * again.step_seconds == pytest.approx(0.012, rel=0.1)
