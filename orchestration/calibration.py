@@ -56,7 +56,7 @@ def calibrate(config: RunConfig, folder: Path, announce: Callable[[str], None]) 
     runs: dict[int, Measured] = {}
     for size in sizes:
         announce(f"calibrating: {STEPS} steps with {size} prompts a call")
-        runs[size] = Measured(_run(_short(config, size, folder), folder))
+        runs[size] = Measured(run_quietly(_short(config, size, folder), folder))
     return fit(config, runs)
 
 
@@ -122,7 +122,11 @@ def _short(config: RunConfig, per_call: int, folder: Path) -> RunConfig:
     )
 
 
-def _run(config: RunConfig, folder: Path) -> Path:
+def run_quietly(config: RunConfig, folder: Path) -> Path:
+    """Run a configuration in a process of its own; returns its run folder.
+
+    Raises DependencyError with the last line of its log where it fails.
+    """
     recipe, log = folder / f"{config.name}.yaml", folder / f"{config.name}.log"
     recipe.write_text(dump(config), encoding="utf-8")
     command: Sequence[str] = (sys.executable, "-m", "orchestration.run", str(recipe))
@@ -130,5 +134,7 @@ def _run(config: RunConfig, folder: Path) -> Path:
         done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False)
     if done.returncode:
         last = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-        raise DependencyError(f"the calibration run failed: {last[-1] if last else ''}; see {log}")
+        raise DependencyError(
+            f"the run for a calibration failed: {last[-1] if last else ''}; see {log}"
+        )
     return folder / config.name

@@ -91,7 +91,7 @@ def never_seen() -> set[str]:
     find_program("prometheus") is None, reason="Prometheus is not installed: see `make tools`"
 )
 def test_a_real_prometheus_finds_a_run_by_itself_and_sees_it_learn(tmp_path):
-    run = TinyRun(tmp_path, "learner.steps=1000", "checkpoint.every=5", name="watched")
+    run = TinyRun(tmp_path, "learner.steps=9000", "checkpoint.every=5", name="watched")
     excused = {f'{CATALOGUE[key].name}{{run=~"watched"}}' for key in never_seen()}
     with watching(tmp_path / "cache") as prometheus:
         moved: set[str] = set()
