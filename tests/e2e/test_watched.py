@@ -20,6 +20,7 @@ from configs.metrics import CATALOGUE, METRICS
 from orchestration.watch import find_program
 from tests.e2e.tiny import ROOT, TinyRun
 
+PROCESSES = {"driver", "sampler-0", "teacher-0", "learner-0", "ray"}
 DASHBOARD = ROOT / "deploy/grafana/dpkd.json"
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
@@ -75,6 +76,12 @@ def unanswered(prometheus: Prometheus) -> set[str]:
     return {each for each in asked if not any(map(math.isfinite, prometheus.values(each)))}
 
 
+def answering(prometheus: Prometheus) -> set[str]:
+    """Return the processes of the run that were scraped."""
+    up = prometheus.ask("query", query='max_over_time(up{run="watched"}[10m])')
+    return {one["metric"]["process"] for one in up["result"] if one["value"][1] == "1"}
+
+
 def never_seen() -> set[str]:
     """Metrics that this run has no value of, its objective or its settings having none."""
     return {
@@ -104,7 +111,8 @@ def test_a_real_prometheus_finds_a_run_by_itself_and_sees_it_learn(tmp_path):
                     moved.add(name)
             if len(moved) == 2 and not told:
                 empty.append(unanswered(prometheus))
-            if empty and empty[-1] <= excused and not told:
+            whole = empty and empty[-1] <= excused and answering(prometheus) == PROCESSES
+            if whole and not told:
                 run.process.send_signal(signal.SIGINT)
                 told.append(True)
             time.sleep(1)
@@ -112,9 +120,7 @@ def test_a_real_prometheus_finds_a_run_by_itself_and_sees_it_learn(tmp_path):
         assert run.wait(look) in (0, 130), run.tail()
         assert moved == {"dpkd_reward_teacher", "dpkd_reverse_kl_k1_nats"}
         assert empty[-1] == excused
-        up = prometheus.ask("query", query='max_over_time(up{run="watched"}[10m])')["result"]
-        seen = {one["metric"]["process"] for one in up if one["value"][1] == "1"}
-        assert seen == {"driver", "sampler-0", "teacher-0", "learner-0", "ray"}
+        assert answering(prometheus) == PROCESSES
         assert any(name.startswith("ray_") for name in prometheus.ask("label/__name__/values"))
         kept = {
             name for name in prometheus.ask("label/__name__/values") if name.startswith("dpkd_")
