@@ -70,7 +70,7 @@ def test_a_value_travels_from_role_to_role_by_reference(launcher):
 
     answer, clock = asyncio.run(story())
     assert answer == ([0, 4, 8], "ok", "set")
-    assert [span.method for span in clock.spans if span.busy] == ["double", "two"]
+    assert [span.method for span in clock.spans if span.busy] == ["build", "double", "two"]
 
 
 def test_an_error_keeps_its_type_and_its_one_sentence(launcher):
