@@ -15,7 +15,7 @@ from actors.vllm_environment import vllm_environment
 from configs.run import RunConfig
 from configs.student import StudentConfig
 from configs.teacher import TeacherConfig
-from orchestration.launcher import Launcher
+from orchestration.launcher import Gang, Launcher
 from orchestration.learner_group import LearnerGroup
 from orchestration.replay import ReplayQueue
 from orchestration.role_counts import role_counts
@@ -42,6 +42,8 @@ class Roles:
     """A sampler that keeps the initial weights, for the offline share of negatives."""
     reference: Role | None = None
     """Scores responses by the initial student."""
+    gang: Gang | None = None
+    """Places of the learner's ranks, where there are several."""
 
     def engines(self) -> list[Role]:
         """Every role that generates or scores."""
@@ -53,8 +55,10 @@ class Roles:
         return [*self.learner.ranks, *self.engines(), self.queue]
 
     async def stop(self) -> None:
-        """Close every part and end its process."""
+        """Close every part, end its process, and give back its place."""
         await asyncio.gather(*(role.stop() for role in self.all()))
+        if self.gang:
+            self.gang.release()
 
 
 async def start_roles(
@@ -65,13 +69,15 @@ async def start_roles(
     threads = 1 if config.deterministic else max(1, launcher.cores // sum(counts.values()))
     place = Placing(config, models, tokenizer, launcher, threads)
     replay = config.replay.model_copy(update={"max_policy_lag": config.lag_bound})
+    gang = launcher.gang("learner", counts["learner"])
     roles = Roles(
         samplers=[place.sampler(f"sampler-{i}") for i in range(counts["sampler"])],
         teachers=[place.teacher(f"teacher-{i}") for i in range(counts["teacher"])],
-        learner=LearnerGroup([place.learner(i) for i in range(counts["learner"])]),
+        learner=LearnerGroup([place.learner(i, gang) for i in range(counts["learner"])]),
         queue=launcher.role("queue", partial(ReplayQueue, replay), asynchronous=True),
         offline=place.sampler("offline-0") if counts["offline"] else None,
         reference=place.reference("reference-0") if counts["reference"] else None,
+        gang=gang,
     )
     try:
         timeout = config.cluster.start_timeout_seconds
@@ -143,8 +149,8 @@ class Placing:
         )
         return self._engine(name, build, section)
 
-    def learner(self, index: int) -> Role:
-        """Place one learner rank."""
+    def learner(self, index: int, gang: Gang | None) -> Role:
+        """Place one learner rank, beside the others."""
         config = self.config
         build = partial(_build_learner, config, self.models.student, index)
         environment = {"OMP_NUM_THREADS": str(config.learner.threads or self.threads)}
@@ -152,7 +158,8 @@ class Placing:
             environment["MASTER_ADDR"] = "127.0.0.1"  # all ranks are on this machine
         if not config.cluster.learner.gpus:
             environment["DS_ACCELERATOR"] = "cpu"
-        return self.launcher.role(f"learner-{index}", build, environment=environment)
+        name = f"learner-{index}"
+        return self.launcher.role(name, build, environment=environment, gang=gang)
 
     def _engine(
         self, name: str, build: Callable[[], Any], section: StudentConfig | TeacherConfig

@@ -13,9 +13,21 @@ from configs.errors import ConfigError, DependencyError
 from configs.monitoring import MonitoringConfig
 from orchestration.busy_clock import BusyClock
 from orchestration.local import LocalRole
-from orchestration.placement import RayRole, TransferCall, require_resources
+from orchestration.placement import RayGang, RayRole, TransferCall, require_resources
 from orchestration.role_metrics import RoleMetrics
 from orchestration.roles import Role
+
+
+class Gang(Protocol):
+    """Reserved places, close to each other."""
+
+    def place(self, index: int) -> Any:
+        """Return the place of one replica."""
+        ...
+
+    def release(self) -> None:
+        """Give them back."""
+        ...
 
 
 class Launcher(Protocol):
@@ -35,8 +47,17 @@ class Launcher(Protocol):
         *,
         environment: dict[str, str] | None = None,
         asynchronous: bool = False,
+        gang: Gang | None = None,
     ) -> Role:
-        """Place a part; ``name`` is ``<role>`` or ``<role>-<replica>``."""
+        """Place a part; ``name`` is ``<role>`` or ``<role>-<replica>``.
+
+        In a ``gang`` it has the place of its replica's number; else replicas are spread over the
+        machines.
+        """
+        ...
+
+    def gang(self, role: str, count: int) -> Gang | None:
+        """Reserve places for ``count`` replicas of a role, close to each other."""
         ...
 
     def transfer_call(self, samplers: Sequence[Role]) -> Callable[[str, dict[str, Any]], None]:
@@ -81,6 +102,7 @@ class LocalLauncher:
         *,
         environment: dict[str, str] | None = None,
         asynchronous: bool = False,
+        gang: Gang | None = None,
     ) -> Role:
         """See ``Launcher.role``."""
         # Several parts share this process: the first one's word holds, as with any setdefault.
@@ -91,6 +113,9 @@ class LocalLauncher:
         if not asynchronous:
             self._clocks.add(name, clock)
         return LocalRole(name, build, thread=self._thread, timeout=timeout, clock=clock)
+
+    def gang(self, role: str, count: int) -> None:
+        """Nothing to reserve: all parts are here."""
 
     def transfer_call(self, samplers: Sequence[Role]) -> Callable[[str, dict[str, Any]], None]:
         """Refuse: CUDA transports need processes of their own."""
@@ -128,9 +153,10 @@ class RayLauncher:
         *,
         environment: dict[str, str] | None = None,
         asynchronous: bool = False,
+        gang: Gang | None = None,
     ) -> Role:
         """See ``Launcher.role``."""
-        kind = name.split("-", 1)[0]
+        kind, _, replica = name.partition("-")
         resources = getattr(self._config, kind, RoleResources(cpus=0))
         return RayRole(
             name,
@@ -140,7 +166,12 @@ class RayLauncher:
             environment=environment,
             timeout=self._config.call_timeout_seconds,
             asynchronous=asynchronous,
+            place=gang.place(int(replica)) if gang else "SPREAD",
         )
+
+    def gang(self, role: str, count: int) -> RayGang | None:
+        """See ``Launcher.gang``; one alone needs no places beside it."""
+        return RayGang(getattr(self._config, role), count) if count > 1 else None
 
     def transfer_call(self, samplers: Sequence[Role]) -> Callable[[str, dict[str, Any]], None]:
         """See ``Launcher.transfer_call``."""

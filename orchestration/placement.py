@@ -16,7 +16,11 @@ from typing import Any
 
 import ray
 from ray.exceptions import ObjectLostError, RayActorError, RayError, RayTaskError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import (
+    NodeAffinitySchedulingStrategy,
+    PlacementGroupSchedulingStrategy,
+)
 
 from configs import faults
 from configs.cluster import ClusterConfig, RoleResources
@@ -91,6 +95,27 @@ class _AsyncHost(_Host):
         return spread(await answer if inspect.isawaitable(answer) else answer, returns)
 
 
+class RayGang:
+    """Places of actors that speak with each other all the time: on as few machines as there are."""
+
+    def __init__(self, resources: RoleResources, count: int) -> None:
+        self._group = placement_group([_bundle(resources)] * count, strategy="PACK")
+
+    def place(self, index: int) -> PlacementGroupSchedulingStrategy:
+        """Return the ``index``-th place; a restarted actor gets its old one."""
+        return PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=index)
+
+    def release(self) -> None:
+        """Give the places back; their actors are ended before."""
+        with contextlib.suppress(RayError):
+            remove_placement_group(self._group)
+
+
+def _bundle(resources: RoleResources) -> dict[str, float]:
+    amounts = {"CPU": resources.cpus, "GPU": resources.gpus, **resources.custom}
+    return {name: amount for name, amount in amounts.items() if amount} or {"CPU": 0.001}
+
+
 _ACTORS: dict[str, tuple[str, int]] = {}
 """Actor id → role and life, for every actor that this process placed."""
 
@@ -108,12 +133,14 @@ class RayRole(Role):
         environment: dict[str, str] | None = None,
         timeout: float,
         asynchronous: bool = False,
+        place: Any = "SPREAD",
     ) -> None:
+        """Have Ray place it; ``place`` is a scheduling strategy of Ray's."""
         super().__init__(name, timeout)
         remote: Any = ray.remote  # its annotations know no concurrency groups
         self._host = remote(concurrency_groups={HEALTH: 1})(_AsyncHost if asynchronous else _Host)
         # What coordinates stays beside the driver: no other machine's loss is then its own.
-        self._strategy = _beside_the_driver() if asynchronous else "DEFAULT"
+        self._strategy = _beside_the_driver() if asynchronous else place
         self._resources = resources
         self._environment = environment or {}
         self._monitoring = None if asynchronous else monitoring
