@@ -38,15 +38,21 @@ def test_samplers_are_spread_ranks_are_packed_and_places_are_given_back(tmp_path
 async def places(launcher: RayLauncher) -> tuple[set[str], set[str], float]:
     """Return the machines of two samplers, of two ranks, and what is free after them."""
     samplers = await machines(launcher, "sampler", None)
+    assert await free_seats() == 4
     gang = launcher.gang("learner", 2)
     ranks = await machines(launcher, "learner", gang)
     assert gang
     gang.release()
+    return samplers, ranks, await free_seats()
+
+
+async def free_seats() -> float:
+    """Return what is free once nothing more comes free."""
     for _ in range(50):
         if (free := ray.available_resources().get("seat", 0)) == 4:
             break
         await asyncio.sleep(0.2)
-    return samplers, ranks, free
+    return free
 
 
 async def machines(launcher: RayLauncher, kind: str, gang) -> set[str]:

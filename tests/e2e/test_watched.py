@@ -119,7 +119,7 @@ def test_a_real_prometheus_finds_a_run_by_itself_and_sees_it_learn(tmp_path):
 
         assert run.wait(look) in (0, 130), run.tail()
         assert moved == {"dpkd_reward_teacher", "dpkd_reverse_kl_k1_nats"}
-        assert empty[-1] == excused
+        assert empty[-1] <= excused
         assert answering(prometheus) == PROCESSES
         assert any(name.startswith("ray_") for name in prometheus.ask("label/__name__/values"))
         kept = {
