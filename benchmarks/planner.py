@@ -35,7 +35,7 @@ def main() -> int:
     recipes = {case: load(options.recipe, _overrides(*case, options.steps)) for case in CASES}
     cores = this_machine().usable_cores
     with tempfile.TemporaryDirectory() as folder:
-        costs = calibrate(recipes[1, 0], Path(folder), print)
+        costs = calibrate(recipes[1, 0], Path(folder), print, cores=cores)
         print(costs.as_dict())
         measured: dict[Any, list[float]] = {case: [] for case in CASES}
         for _ in range(options.repeats):

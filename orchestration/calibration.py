@@ -15,14 +15,15 @@ from configs.load import dump
 from configs.run import RunConfig
 from orchestration.balance import APART
 from orchestration.costs import Costs, Linear
-from orchestration.simulation import simulate
+from orchestration.simulation import Forecast, simulate
 from orchestration.timeline import TIMELINE_NAME
 
-STEPS = 24
+STEPS = 30
 """Steps of a calibration run: enough for a median, the first few left out."""
 SKIPPED = 4
 """First calls of each kind, in which engines do what they do only once."""
 LONGEST_LATENCY = 0.25
+MOST_CROWDING = 0.7
 
 
 class Measured:
@@ -46,22 +47,30 @@ class Measured:
         return statistics.median(calls[SKIPPED:] or calls) if calls else 0.0
 
 
-def calibrate(config: RunConfig, folder: Path, announce: Callable[[str], None]) -> Costs:
-    """Run the recipe twice for ``STEPS`` steps in lockstep, with whole and with half batches.
+def calibrate(
+    config: RunConfig, folder: Path, announce: Callable[[str], None], *, cores: float
+) -> Costs:
+    """Run the recipe three times for ``STEPS`` steps, with one part of each kind, on ``cores``.
 
-    Logs and run folders stay in ``folder``. Raises DependencyError where a run fails.
+    In lockstep with whole and with half batches a call, then overlapped. Logs and run folders stay
+    in ``folder``. Raises DependencyError where a run fails.
     """
     batch = config.learner.batch_size
-    sizes = sorted({batch, max(1, batch // 2)}, reverse=True)
-    runs: dict[int, Measured] = {}
-    for size in sizes:
-        announce(f"calibrating: {STEPS} steps with {size} prompts a call")
-        runs[size] = Measured(run_quietly(_short(config, size, folder), folder))
-    return fit(config, runs)
+    lockstep = {size: _one_of_each(config, size, lag=0) for size in (batch, max(1, batch // 2))}
+    overlapped = _one_of_each(config, batch, lag=1)
+    runs: list[Measured] = []
+    for number, each in enumerate((*lockstep.values(), overlapped), start=1):
+        announce(f"calibration {number} of 3: {STEPS} steps, {_named(each)}")
+        runs.append(Measured(run_quietly(_bare(each, f"calibration-{number}", folder), folder)))
+    costs = fit(lockstep[batch], dict(zip(lockstep, runs, strict=False)))
+    return with_crowding(costs, overlapped, runs[-1].step_seconds, cores=cores)
 
 
 def fit(config: RunConfig, runs: Mapping[int, Measured]) -> Costs:
-    """Return the costs that runs show, by prompts a call; the largest is a whole batch."""
+    """Return the costs that runs in lockstep show, by prompts a call; the largest is a batch.
+
+    ``config`` is that of the run with whole batches.
+    """
     whole = runs[max(runs)]
 
     def line(method: str) -> Linear:
@@ -77,42 +86,62 @@ def fit(config: RunConfig, runs: Mapping[int, Measured]) -> Costs:
         load=whole.median("load_weights"),
         weight_bytes=float(whole.summary["weight_sync"]["bytes"]),
     )
-    lockstep = _lockstep(config, max(runs))
     spent = whole.summary["throughput"]["driver_cpu_seconds_per_step"]
-    call = spent / simulate(lockstep, costs, cores=APART, steps=4).driver_calls
+    call = spent / simulate(config, costs, cores=APART, steps=4).driver_calls
     # The queue's process does for an operation what the driver does for a call.
     costs = replace(costs, driver=call, queue=call)
-    return replace(costs, latency=_latency(lockstep, costs, whole.step_seconds))
+    latency = _meeting(
+        lambda latency: simulate(config, replace(costs, latency=latency), cores=APART, steps=4),
+        whole.step_seconds,
+        most=LONGEST_LATENCY,
+    )
+    return replace(costs, latency=latency)
 
 
-def _latency(config: RunConfig, costs: Costs, step_seconds: float) -> float:
-    """Return the latency with which the simulated run takes as long as the measured one."""
-    low, high = 0.0, LONGEST_LATENCY
-    for _ in range(20):
+def with_crowding(
+    costs: Costs, overlapped: RunConfig, step_seconds: float, *, cores: float
+) -> Costs:
+    """Return the costs with as much crowding as an overlapped run shows."""
+    crowding = _meeting(
+        lambda crowding: simulate(overlapped, replace(costs, crowding=crowding), cores=cores),
+        step_seconds,
+        most=MOST_CROWDING,
+    )
+    return replace(costs, crowding=crowding)
+
+
+def _meeting(foretold: Callable[[float], Forecast], seconds: float, *, most: float) -> float:
+    """Return the number from 0 to ``most`` with which a step is foretold to take ``seconds``."""
+    low, high = 0.0, most
+    for _ in range(16):
         middle = (low + high) / 2
-        seen = simulate(config, replace(costs, latency=middle), cores=APART, steps=4)
-        low, high = (low, middle) if seen.step_seconds > step_seconds else (middle, high)
+        low, high = (low, middle) if foretold(middle).step_seconds > seconds else (middle, high)
     return low
 
 
-def _lockstep(config: RunConfig, per_call: int) -> RunConfig:
-    """Return the recipe with one part of each kind, in lockstep."""
+def _one_of_each(config: RunConfig, per_call: int, *, lag: int) -> RunConfig:
+    """Return the recipe with one part of each kind."""
     return config.model_copy(
         update={
             "student": config.student.model_copy(update={"replicas": 1, "batch_size": per_call}),
             "teacher": config.teacher.model_copy(update={"replicas": 1}),
-            "replay": config.replay.model_copy(update={"max_policy_lag": 0}),
+            "replay": config.replay.model_copy(update={"max_policy_lag": lag}),
             "learner": config.learner.model_copy(update={"ranks": 1, "steps": STEPS}),
         }
     )
 
 
-def _short(config: RunConfig, per_call: int, folder: Path) -> RunConfig:
+def _named(config: RunConfig) -> str:
+    how = "overlapped" if config.replay.max_policy_lag else "in lockstep"
+    return f"{how}, {config.student.batch_size} prompts a call"
+
+
+def _bare(config: RunConfig, name: str, folder: Path) -> RunConfig:
     """Return the recipe as a calibration runs it: nothing but its loops."""
     monitoring = {"port": 0, "role_port": 0, "timeline": True, "report": False, "progress": False}
-    return _lockstep(config, per_call).model_copy(
+    return config.model_copy(
         update={
-            "name": f"calibration-{per_call}",
+            "name": name,
             "output": folder,
             "existing": "replace",
             "evaluation": config.evaluation.model_copy(update={"every": 0, "generate": False}),

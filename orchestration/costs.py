@@ -53,6 +53,8 @@ class Costs:
     """The driver's own core, a call."""
     queue: float = 0.0
     """The queue's own core, an operation."""
+    crowding: float = 0.0
+    """Share of its speed that a core loses when all cores of its machine work."""
     weight_bytes: float = 0.0
     bandwidth: float = 0.0
     """Bytes a second that leave the learner's machine; 0: everybody shares its memory."""

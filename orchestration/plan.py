@@ -32,8 +32,9 @@ from orchestration.table import as_text
 SAMPLERS = (1, 8, 64, 512)
 EPILOG = """\
 costs, in seconds, as --costs takes them (JSON or YAML): generate, respond, judge and learn as a
-number a prompt or as [fixed, each]; publish, load, latency, driver and queue as numbers; and
-weight_bytes with bandwidth (bytes a second), where samplers are on other machines.
+number a prompt or as [fixed, each]; publish, load, latency, driver and queue as numbers; crowding,
+the share of its speed that a core loses when all of its machine work; weight_bytes and bandwidth
+(bytes a second), where samplers are on other machines.
 """
 
 
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config = load(recipe, overrides)
         costs = _costs(config, options)
-        cores = APART if options.apart else float(options.cores or this_machine().usable_cores)
+        cores = APART if options.apart else options.cores or this_machine().usable_cores
         plan = Plan(
             config=config, costs=costs, cores=cores, forecast=simulate(config, costs, cores=cores)
         )
@@ -77,7 +78,8 @@ def _costs(config: RunConfig, options: argparse.Namespace) -> Costs:
     from orchestration.calibration import calibrate  # starts runs
 
     with tempfile.TemporaryDirectory(prefix="dpkd-plan-") as folder:
-        costs = calibrate(config, Path(folder), say)
+        cores = this_machine().usable_cores
+        costs = calibrate(config, Path(folder), say, cores=cores)
     if options.save:
         options.save.write_text(json.dumps(costs.as_dict(), indent=1) + "\n", encoding="utf-8")
         say(f"costs kept in {options.save}: --costs {options.save} plans with them again")

@@ -9,6 +9,8 @@ class Cores:
     """So many cores: each busy process gets one, and when there are more they share alike."""
 
     count: float
+    crowding: float = 0.0
+    """Share of its speed that a core loses when all of them work: threads of one core, caches."""
     _left: dict[asyncio.Event, float] = field(default_factory=dict)
     """Core-seconds that each piece of work under way still needs."""
     _looked: float = 0.0
@@ -33,7 +35,11 @@ class Cores:
             self._left[piece] -= worked
 
     def _speed(self) -> float:
-        return min(1.0, self.count / len(self._left)) if self._left else 0.0
+        busy = len(self._left)
+        if not busy:
+            return 0.0
+        crowd = (min(busy, self.count) - 1) / (self.count - 1) if self.count > 1 else 0.0
+        return min(1.0, self.count / busy) * (1 - self.crowding * crowd)
 
     def _wake_when_next_is_done(self) -> None:
         if self._timer:
@@ -56,15 +62,18 @@ class Cores:
 class Line:
     """Serves one after the other: a thread of the driver's, a queue's, a network card."""
 
+    cores: Cores | None = None
+    """Whose work the service is; None: a device's, which takes no core."""
     busy_seconds: float = 0.0
     served: int = 0
-    _free: float = 0.0
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def serve(self, seconds: float) -> None:
         """Wait for one's turn, and for one's own service."""
-        loop = asyncio.get_running_loop()
-        self._free = max(self._free, loop.time()) + seconds
         self.busy_seconds += seconds
         self.served += 1
-        if (wait := self._free - loop.time()) > 0:
-            await asyncio.sleep(wait)
+        async with self._turn:
+            if self.cores:
+                await self.cores.work(seconds)
+            elif seconds > 0:
+                await asyncio.sleep(seconds)

@@ -34,10 +34,18 @@ class World:
 
     costs: Costs
     cores: Cores
-    driver: Line = field(default_factory=Line)
+    driver: Line = field(init=False)
     network: Line = field(default_factory=Line)
     busy: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     """Seconds of work by role, waits for a core included."""
+
+    def __post_init__(self) -> None:
+        """Let the driver work on the cores that all share."""
+        self.driver = Line(self.cores)
+
+    async def pass_on(self) -> None:
+        """Let a call reach its part: work of Ray's processes, on the same cores."""
+        await self.cores.work(self.costs.latency)
 
 
 class SimulatedRole(Role):
@@ -64,7 +72,7 @@ class SimulatedRole(Role):
     ) -> Any:
         await self.world.driver.serve(self.world.costs.driver)
         values = [await each if isinstance(each, asyncio.Future) else each for each in args]
-        await asyncio.sleep(self.world.costs.latency)
+        await self.world.pass_on()
         if before is not None and not before.done():
             await asyncio.wait([before])
         return await self.run(method, values)
@@ -168,7 +176,7 @@ class SimulatedQueue(SimulatedRole):
 
     def __init__(self, world: World, queue: ReplayQueue) -> None:
         super().__init__("queue", world)
-        self.line = Line()
+        self.line = Line(world.cores)
         self._queue = queue
 
     def submit(self, method: str, *args: Any, returns: int = 1) -> Any:
@@ -183,7 +191,7 @@ class SimulatedQueue(SimulatedRole):
     ) -> Any:
         await self.world.driver.serve(self.world.costs.driver)
         values = [await each if isinstance(each, asyncio.Future) else each for each in args]
-        await asyncio.sleep(self.world.costs.latency)
+        await self.world.pass_on()
         await self.line.serve(self.world.costs.queue)
         return await method(*values)
 

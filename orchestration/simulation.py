@@ -69,7 +69,9 @@ def simulate(config: RunConfig, costs: Costs, *, cores: float, steps: int = 20) 
     config = _without_stops(config, SETTLING_STEPS + steps + _tail(config))
     began = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
-        program = _run(config, World(costs, Cores(cores)), Path(folder) / "events.jsonl")
+        program = _run(
+            config, World(costs, Cores(cores, costs.crowding)), Path(folder) / "events.jsonl"
+        )
         forecast = run_in_virtual_time(program)
     spent = time.process_time() - began
     return Forecast(**forecast, pipeline_seconds=spent / config.learner.steps)

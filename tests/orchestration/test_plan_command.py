@@ -8,7 +8,7 @@ import pytest
 from configs.load import load
 from orchestration import plan
 from orchestration.balance import balanced, scaled
-from orchestration.calibration import Measured, fit
+from orchestration.calibration import Measured, fit, with_crowding
 from orchestration.costs import Costs, Linear
 from orchestration.plan import main
 from orchestration.simulation import simulate
@@ -125,3 +125,15 @@ def test_costs_are_medians_and_the_rest_of_a_step_is_latency(tmp_path):
     again = simulate(config, costs, cores=99)
     assert again.step_seconds == pytest.approx(1.75, rel=0.01), "as it was measured"
     assert again.driver * again.step_seconds == pytest.approx(0.012, rel=0.1)
+
+
+def test_crowding_is_what_an_overlapped_run_takes_beyond_its_cores(tmp_path):
+    overlapped = load("quickstart", ["replay.max_policy_lag=1"])
+    alone = simulate(overlapped, COSTS, cores=2).step_seconds
+    costs = with_crowding(COSTS, overlapped, 1.1 * alone, cores=2)
+    assert 0.05 < costs.crowding < 0.4
+    assert simulate(overlapped, costs, cores=2).step_seconds == pytest.approx(1.1 * alone, rel=0.01)
+    lockstep = load("quickstart", [])
+    crowded, free = (simulate(lockstep, each, cores=2).step_seconds for each in (costs, COSTS))
+    assert crowded == pytest.approx(free, rel=0.02), "who takes turns is not crowded"
+    assert with_crowding(COSTS, overlapped, 0.5 * alone, cores=2).crowding < 0.001
