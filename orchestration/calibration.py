@@ -86,7 +86,7 @@ def fit(config: RunConfig, runs: Mapping[int, Measured]) -> Costs:
         load=whole.median("load_weights"),
         weight_bytes=float(whole.summary["weight_sync"]["bytes"]),
     )
-    spent = whole.summary["throughput"]["driver_cpu_seconds_per_step"]
+    spent = whole.summary["throughput"]["driver_thread_seconds_per_step"]
     call = spent / simulate(config, costs, cores=APART, steps=4).driver_calls
     # The queue's process does for an operation what the driver does for a call.
     costs = replace(costs, driver=call, queue=call)

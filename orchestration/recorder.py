@@ -39,14 +39,14 @@ class Recorder:
     _began: float | None = None
     _ended: float = 0.0
     _cpu: float = 0.0
-    """Of this process, when the loops began, and how many steps were made since."""
+    """Of the loops' thread, when they began, and how many steps were made since."""
     _steps: int = 0
 
     def began(self, step: int) -> None:
         """Start the clock that throughput is measured by: the loops are about to turn."""
         self.hub.set("step", step)
         self._began = self._ended = time.monotonic()
-        self._cpu, self._steps = time.process_time(), 0
+        self._cpu, self._steps = time.thread_time(), 0
 
     def resumed(self) -> None:
         """Leave the time since the last step, an evaluation's, out of every rate."""
@@ -143,7 +143,7 @@ class Recorder:
             "pairs_per_second": round(self.pairs / seconds, 3),
             "sampled_tokens_per_second": round(self.sampled_tokens / seconds, 1),
             "learned_tokens_per_second": round(self.learned_tokens / seconds, 1),
-            "driver_cpu_seconds_per_step": round(
-                (time.process_time() - self._cpu) / max(1, self._steps), 6
+            "driver_thread_seconds_per_step": round(
+                (time.thread_time() - self._cpu) / max(1, self._steps), 6
             ),
         }

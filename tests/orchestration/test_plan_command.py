@@ -107,7 +107,7 @@ def measured(folder: Path, *, generate: float, step: float) -> Measured:
     lines = [{"step": index, "seconds": step if index > 3 else 9} for index in range(8)]
     (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
     summary = {
-        "throughput": {"driver_cpu_seconds_per_step": 0.012},
+        "throughput": {"driver_thread_seconds_per_step": 0.012},
         "weight_sync": {"bytes": 1000},
     }
     (folder / "summary.json").write_text(json.dumps(summary))
