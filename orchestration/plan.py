@@ -148,7 +148,7 @@ def _say_scale(plan: Plan) -> None:
             f"{row.efficiency:.0%}",
             f"{seen.queue_operations:.3g}",
             f"{seen.driver:.0%}",
-            f"{1e3 * seen.driver * seen.step_seconds:.3g}",
+            f"{1e3 * seen.driver * seen.step_seconds:.0f}",
             f"{seen.fan_out_seconds:.3g}",
         )
     say(as_text(table).rstrip())

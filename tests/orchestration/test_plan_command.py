@@ -65,6 +65,13 @@ def test_the_table_of_scale_has_a_row_for_each_number(tmp_path, capsys, monkeypa
     assert [row.split("│")[1].strip() for row in rows[-3:]] == ["1", "4", "16"]
 
 
+@pytest.mark.parametrize("name", ["quickstart.json", "assumed_1b.yaml"])
+def test_the_costs_of_the_documents_can_be_planned_with(name, capsys):
+    costs = Path(__file__).parents[2] / "docs" / "scaling" / name
+    assert main(["quickstart", "--costs", str(costs), "--apart"]) == 0
+    assert "in balance" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
