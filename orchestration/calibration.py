@@ -1,11 +1,11 @@
 """Measures what calls cost: by short runs of the recipe's own parts, on this machine."""
 
+import asyncio
 import json
 import statistics
-import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from configs.load import dump
 from configs.run import RunConfig
 from orchestration.balance import APART
 from orchestration.costs import Costs, Linear
+from orchestration.processes import Processes
 from orchestration.simulation import Forecast, simulate
 from orchestration.timeline import TIMELINE_NAME
 
@@ -158,12 +159,20 @@ def run_quietly(config: RunConfig, folder: Path) -> Path:
     """
     recipe, log = folder / f"{config.name}.yaml", folder / f"{config.name}.log"
     recipe.write_text(dump(config), encoding="utf-8")
-    command: Sequence[str] = (sys.executable, "-m", "orchestration.run", str(recipe))
-    with log.open("w") as output:
-        done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False)
-    if done.returncode:
+    code = asyncio.run(_ended([sys.executable, "-m", "orchestration.run", str(recipe)], log))
+    if code is None:
+        raise KeyboardInterrupt
+    if code:
         last = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
         raise DependencyError(
             f"the run for a calibration failed: {last[-1] if last else ''}; see {log}"
         )
     return folder / config.name
+
+
+async def _ended(command: list[str], log: Path) -> int | None:
+    """Return the exit code of a command; None: a signal to this process ended it, cleanly."""
+    with Processes() as processes:
+        processes.start("calibration", command, log)
+        _, code = await processes.next()
+    return None if processes.signal else code

@@ -1,5 +1,6 @@
 """What each call costs, in seconds: all that a simulated run knows of real engines."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple
@@ -88,10 +89,18 @@ _LINES = ("generate", "judge", "learn", "respond")
 def _cost(name: str, value: Any) -> Any:
     try:
         if name not in _LINES:
-            return float(value)
-        return Linear(*map(float, value)) if isinstance(value, list) else Linear(0.0, float(value))
+            return _seconds(value)
+        return (
+            Linear(*map(_seconds, value)) if isinstance(value, list) else Linear(0, _seconds(value))
+        )
     except (TypeError, ValueError):
         raise ConfigError(
             f"costs: {name}={value!r} is no number of seconds"
             + (", and no [fixed, each]" if name in _LINES else "")
         ) from None
+
+
+def _seconds(value: Any) -> float:
+    if not (number := float(value)) >= 0 or math.isinf(number):
+        raise ValueError(value)
+    return number

@@ -13,7 +13,7 @@ from configs.errors import ConfigError, DependencyError
 from configs.monitoring import MonitoringConfig
 from orchestration.busy_clock import BusyClock
 from orchestration.local import LocalRole
-from orchestration.placement import RayGang, RayRole, TransferCall, require_resources
+from orchestration.placement import RayGang, RayRole, TransferCall, bundle, require_resources
 from orchestration.role_metrics import RoleMetrics
 from orchestration.roles import Role
 
@@ -170,8 +170,9 @@ class RayLauncher:
         )
 
     def gang(self, role: str, count: int) -> RayGang | None:
-        """See ``Launcher.gang``; one alone needs no places beside it."""
-        return RayGang(getattr(self._config, role), count) if count > 1 else None
+        """See ``Launcher.gang``; who is alone, or reserves nothing, needs no places."""
+        resources = getattr(self._config, role)
+        return RayGang(resources, count) if count > 1 and bundle(resources) else None
 
     def transfer_call(self, samplers: Sequence[Role]) -> Callable[[str, dict[str, Any]], None]:
         """See ``Launcher.transfer_call``."""

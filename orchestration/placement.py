@@ -99,7 +99,7 @@ class RayGang:
     """Places of actors that speak with each other all the time: on as few machines as there are."""
 
     def __init__(self, resources: RoleResources, count: int) -> None:
-        self._group = placement_group([_bundle(resources)] * count, strategy="PACK")
+        self._group = placement_group([bundle(resources)] * count, strategy="PACK")
 
     def place(self, index: int) -> PlacementGroupSchedulingStrategy:
         """Return the ``index``-th place; a restarted actor gets its old one."""
@@ -111,9 +111,10 @@ class RayGang:
             remove_placement_group(self._group)
 
 
-def _bundle(resources: RoleResources) -> dict[str, float]:
+def bundle(resources: RoleResources) -> dict[str, float]:
+    """Return what one actor reserves, without what it does not."""
     amounts = {"CPU": resources.cpus, "GPU": resources.gpus, **resources.custom}
-    return {name: amount for name, amount in amounts.items() if amount} or {"CPU": 0.001}
+    return {name: amount for name, amount in amounts.items() if amount}
 
 
 _ACTORS: dict[str, tuple[str, int]] = {}

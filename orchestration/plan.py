@@ -6,6 +6,7 @@ file; the real pipeline then runs over simulated parts (``orchestration.simulati
 
 import argparse
 import json
+import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ from orchestration.command import parse_recipe
 from orchestration.costs import Costs
 from orchestration.role_counts import role_counts
 from orchestration.say import say
-from orchestration.simulation import Forecast, simulate
+from orchestration.simulation import Forecast, require_balance, simulate
 from orchestration.table import as_text
 
 SAMPLERS = (1, 8, 64, 512)
@@ -58,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, recipe, overrides = _parse(sys.argv[1:] if arguments is None else arguments)
     try:
         config = load(recipe, overrides)
+        require_balance(config)
         costs = _costs(config, options)
         cores = APART if options.apart else options.cores or this_machine().usable_cores
         plan = Plan(
@@ -69,6 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DpkdError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 
@@ -77,13 +81,28 @@ def _costs(config: RunConfig, options: argparse.Namespace) -> Costs:
         return _read_costs(options.costs)
     from orchestration.calibration import calibrate  # starts runs
 
-    with tempfile.TemporaryDirectory(prefix="dpkd-plan-") as folder:
-        cores = this_machine().usable_cores
-        costs = calibrate(config, Path(folder), say, cores=cores)
     if options.save:
-        options.save.write_text(json.dumps(costs.as_dict(), indent=1) + "\n", encoding="utf-8")
+        _write(options.save, "")  # better to fail now than after the runs
+    folder = Path(tempfile.mkdtemp(prefix="dpkd-plan-"))
+    costs = calibrate(config, folder, say, cores=this_machine().usable_cores)
+    shutil.rmtree(folder)  # where a run fails, its log stays to be read
+    if options.save:
+        _write(options.save, json.dumps(costs.as_dict(), indent=1) + "\n")
         say(f"costs kept in {options.save}: --costs {options.save} plans with them again")
     return costs
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--save {path} cannot be written ({error.strerror})") from None
+
+
+def _number_of_cores(text: str) -> float:
+    if not (value := float(text)) > 0:
+        raise argparse.ArgumentTypeError("a number above 0 is needed")
+    return value
 
 
 def _read_costs(path: Path) -> Costs:
@@ -163,7 +182,9 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, str | None, li
     )
     parser.add_argument("--costs", type=Path, help="file of costs, instead of a calibration here")
     parser.add_argument("--save", type=Path, help="keep what the calibration found in this file")
-    parser.add_argument("--cores", type=float, help="cores that all parts share (default: these)")
+    parser.add_argument(
+        "--cores", type=_number_of_cores, help="cores that all parts share (default: these)"
+    )
     parser.add_argument(
         "--apart", action="store_true", help="every part has a core or GPU of its own"
     )

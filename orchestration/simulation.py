@@ -2,7 +2,6 @@
 
 import asyncio
 import tempfile
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,8 +50,6 @@ class Forecast:
     """A second."""
     fan_out_seconds: float
     """A step: the weights' way to every sampler's machine."""
-    pipeline_seconds: float
-    """Real seconds of this process a step: of the pipeline's, queue's and ledger's own code."""
 
 
 def simulate(config: RunConfig, costs: Costs, *, cores: float, steps: int = 20) -> Forecast:
@@ -61,20 +58,23 @@ def simulate(config: RunConfig, costs: Costs, *, cores: float, steps: int = 20) 
     ``cores`` counts what runs at once: all of one machine's, or as many as there are parts where
     each has a GPU or a core of its own. Raises ConfigError for a recipe that draws nothing.
     """
-    if not (config.learns_from_student and config.learns_from_teacher):
-        raise ConfigError(
-            f"objective.type={config.objective.type} draws no student responses with a teacher to "
-            "judge them; there is nothing to balance"
-        )
+    require_balance(config)
     config = _without_stops(config, SETTLING_STEPS + steps + _tail(config))
-    began = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         program = _run(
             config, World(costs, Cores(cores, costs.crowding)), Path(folder) / "events.jsonl"
         )
         forecast = run_in_virtual_time(program)
-    spent = time.process_time() - began
-    return Forecast(**forecast, pipeline_seconds=spent / config.learner.steps)
+    return Forecast(**forecast)
+
+
+def require_balance(config: RunConfig) -> None:
+    """Raise ConfigError for a recipe that draws nothing, and so has nothing to balance."""
+    if not (config.learns_from_student and config.learns_from_teacher):
+        raise ConfigError(
+            f"objective.type={config.objective.type} draws no student responses with a teacher to "
+            "judge them; there is nothing to balance"
+        )
 
 
 def _without_stops(config: RunConfig, steps: int) -> RunConfig:

@@ -1,6 +1,7 @@
 """Every overlay is taken by the API servers, KubeRay, a restricted namespace, and our code."""
 
 import copy
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -69,19 +70,13 @@ def test_the_alerts_are_the_ones_that_promtool_has_tried():
 
 
 def test_a_job_may_wait_in_a_queue_of_kueue(tmp_path):
-    queue, base = (DEPLOY / name for name in ("kueue", "overlays/cpu-demo"))
-    overlay = DEPLOY / "overlays" / f"test-{tmp_path.name}"
+    deploy = tmp_path / "deploy"
+    shutil.copytree(DEPLOY, deploy)  # kustomize takes nothing from outside
+    overlay = deploy / "overlays" / "waiting"
     overlay.mkdir()
-    try:
-        (overlay / "kustomization.yaml").write_text(
-            yaml.safe_dump(
-                {"resources": [f"../{base.name}"], "components": [f"../../{queue.name}"]}
-            )
-        )
-        manifests = list(yaml.safe_load_all(kustomize(overlay)))
-    finally:
-        (overlay / "kustomization.yaml").unlink()
-        overlay.rmdir()
+    settings = {"resources": ["../cpu-demo"], "components": ["../../kueue"]}
+    (overlay / "kustomization.yaml").write_text(yaml.safe_dump(settings))
+    manifests = list(yaml.safe_load_all(kustomize(overlay)))
     job = one(manifests, "RayJob")
     assert job["metadata"]["labels"] == {"kueue.x-k8s.io/queue-name": "dpkd"}
     assert job["spec"]["suspend"] is True

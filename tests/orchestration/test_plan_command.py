@@ -79,11 +79,19 @@ def test_the_costs_of_the_documents_can_be_planned_with(name, capsys):
         (["seqkd", "--costs", "{costs}"], "draws no student responses"),
         (["--costs", "{list}"], "holds no mapping"),
         (["--costs", "{costs}", "learner.stps=3"], "learner.steps"),
+        (["seqkd"], "draws no student responses"),
+        (["--save", "{list}/costs.json"], "costs.json cannot be written (Not a directory)"),
+        (["--costs", "{negative}"], "learn=-1 is no number of seconds"),
     ],
 )
 def test_what_cannot_be_planned_is_said_in_a_sentence(words, said, tmp_path, capsys):
     (tmp_path / "list.yaml").write_text("- 1\n")
-    places = {"costs": costs_file(tmp_path), "list": str(tmp_path / "list.yaml")}
+    (tmp_path / "negative.yaml").write_text("{generate: 1, judge: [0, 1], learn: -1}")
+    places = {
+        "negative": str(tmp_path / "negative.yaml"),
+        "costs": costs_file(tmp_path),
+        "list": str(tmp_path / "list.yaml"),
+    }
     assert main([word.format(**places) for word in words]) == 2
     assert said in capsys.readouterr().err
 
