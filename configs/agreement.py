@@ -29,6 +29,7 @@ def check_agreement(config: "RunConfig") -> None:
     _check_batch(config)
     _check_gold(config)
     _check_local(config)
+    _check_newcomers(config)
     _check_weights(config)
     _check_deterministic(config)
 
@@ -94,6 +95,23 @@ def _check_local(config: "RunConfig") -> None:
         raise ValueError(
             "cluster.local runs one actor of each role, and learner.ranks, student.replicas or "
             "teacher.replicas is larger; set cluster.local=false"
+        )
+
+
+def _check_newcomers(config: "RunConfig") -> None:
+    """Check that samplers which are to join a running job can."""
+    student = config.student
+    if student.initial_replicas is None:
+        return
+    if student.initial_replicas > student.replicas:
+        raise ValueError(
+            f"student.initial_replicas ({student.initial_replicas}) is more than all samplers: "
+            f"student.replicas is {student.replicas}"
+        )
+    if student.weight_transfer in ("nccl", "ipc"):
+        raise ValueError(
+            f"student.initial_replicas with student.weight_transfer={student.weight_transfer}: "
+            "that transport is opened once, for the samplers there are; set it to object_store"
         )
 
 

@@ -284,6 +284,12 @@ _SERVICE = (
         labels={"role": (*ENGINES, "queue")},
     ),
     _gauge(
+        "samplers",
+        "Samplers that draw, that come (or wait for a place in the cluster), and that are wanted.",
+        reduce="last",
+        labels={"state": ("drawing", "coming", "wanted")},
+    ),
+    _gauge(
         "evaluation_score",
         "Quality on the validation rows; the score label names what is measured, and its unit.",
         reduce="last",

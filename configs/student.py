@@ -15,6 +15,9 @@ class StudentConfig(ModelSource):
 
     replicas: int = Field(default=1, ge=1)
     """Number of sampler actors."""
+    initial_replicas: int | None = Field(default=None, ge=1)
+    """Samplers with which a run begins; the others join it as the cluster has places for them.
+    None: it begins with all of them."""
     batch_size: int = Field(default=32, ge=1)
     """Prompts per call of ``generate``; a weight push waits for one call at most."""
     sampling: Sampling = Sampling()

@@ -18,7 +18,7 @@ from configs.teacher import TeacherConfig
 from orchestration.launcher import Gang, Launcher
 from orchestration.learner_group import LearnerGroup
 from orchestration.replay import ReplayQueue
-from orchestration.role_counts import role_counts
+from orchestration.role_counts import initial_counts, role_counts
 from orchestration.roles import Role
 
 
@@ -61,13 +61,10 @@ class Roles:
             self.gang.release()
 
 
-async def start_roles(
-    config: RunConfig, models: Models, tokenizer: Any, launcher: Launcher
-) -> Roles:
+async def start_roles(config: RunConfig, place: "Placing") -> Roles:
     """Place the roles and bring them up side by side; ``launcher.require`` was asked before."""
-    counts = role_counts(config)
-    threads = 1 if config.deterministic else max(1, launcher.cores // sum(counts.values()))
-    place = Placing(config, models, tokenizer, launcher, threads)
+    counts = initial_counts(config)
+    launcher = place.launcher
     replay = config.replay.model_copy(update={"max_policy_lag": config.lag_bound})
     gang = launcher.gang("learner", counts["learner"])
     roles = Roles(
@@ -100,13 +97,25 @@ class Placing:
     threads: int
     """CPU threads of a role whose section names none."""
 
+    @classmethod
+    def of_a_run(
+        cls, config: RunConfig, models: Models, tokenizer: Any, launcher: Launcher
+    ) -> "Placing":
+        """Share the machine's cores out evenly among the roles of a run."""
+        share = launcher.cores // sum(role_counts(config).values())
+        threads = 1 if config.deterministic else max(1, share)
+        return cls(config, models, tokenizer, launcher, threads)
+
     def sampler(self, name: str) -> Role:
         """Place one student sampler."""
         section, config = self.config.student, self.config
         cuda_push = config.learner.ranks == 1 and not config.cluster.local
-        if section.weight_transfer == "auto" and not (cuda_push and config.push_every == 1):
+        fixed = section.initial_replicas is None
+        if section.weight_transfer == "auto" and not (
+            cuda_push and config.push_every == 1 and fixed
+        ):
             # vLLM's CUDA transports are driven by a learner of one rank, from a process of its
-            # own, and cannot bring a snapshot back.
+            # own, to samplers that are all there when it opens; they bring no snapshot back.
             section = section.model_copy(update={"weight_transfer": "object_store"})
         build = partial(
             StudentSampler,

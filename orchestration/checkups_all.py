@@ -21,7 +21,7 @@ from orchestration.checkups_software import (
     check_python,
     installed_version,
 )
-from orchestration.role_counts import reserved, role_counts
+from orchestration.role_counts import initial_counts, reserved
 
 
 def examine(config: RunConfig, environ: Mapping[str, str]) -> Iterator[Finding]:
@@ -98,7 +98,7 @@ def _machine(config: RunConfig) -> dict[str, Check]:
 
     measured = cache(machine.this_machine)
     # Where all roles share one process, nothing is reserved.
-    counts = {} if config.cluster.local else role_counts(config)
+    counts = {} if config.cluster.local else initial_counts(config)
     reservations = reserved(config.cluster, counts)
     local_cpus = config.cluster.local_cpus or os.cpu_count()
     checks: dict[str, Check] = {

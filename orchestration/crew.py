@@ -7,7 +7,7 @@ from typing import Any
 
 from actors.prompts import PromptSource
 from configs.run import RunConfig
-from orchestration.assembly import Models, Roles, start_roles
+from orchestration.assembly import Models, Placing, Roles, start_roles
 from orchestration.checkpoints import Checkpoint, Checkpoints, checkpoint_folder
 from orchestration.examiner import Examiner
 from orchestration.exporter import MetricsHub
@@ -18,9 +18,12 @@ from orchestration.lifecycle import StopRequest
 from orchestration.pipeline import Parts
 from orchestration.progress import Progress
 from orchestration.recorder import Recorder
+from orchestration.role_counts import role_counts
 from orchestration.role_watch import RoleWatch
 from orchestration.roles import Process
+from orchestration.roster import Roster
 from orchestration.run_folder import RunFolder
+from orchestration.scale import wanted_samplers
 from orchestration.supervisor import Supervisor
 from orchestration.targets import TargetFile
 from orchestration.weight_sync import WeightSync
@@ -66,6 +69,7 @@ class Crew:
     supervisor: Supervisor
     keeper: Keeper
     watch: RoleWatch
+    roster: Roster
     targets: TargetFile
 
     async def warm_up(self) -> None:
@@ -75,6 +79,7 @@ class Crew:
     async def stop(self) -> None:
         """End every role."""
         self.targets.show({})
+        await self.roster.stop()
         await self.roles.stop()
 
     def parts(self, inputs: Inputs, books: Books) -> Parts:
@@ -109,7 +114,8 @@ async def muster(
     ``facts`` are what checkpoints are to say of the run, ``newest`` the one that it goes on from.
     Raises the first error of any role, after all have been stopped.
     """
-    roles = await start_roles(config, inputs.models, inputs.tokenizer, around.launcher)
+    place = Placing.of_a_run(config, inputs.models, inputs.tokenizer, around.launcher)
+    roles = await start_roles(config, place)
     try:
         sync = await _weight_sync(roles, around.launcher)
     except BaseException:
@@ -149,7 +155,36 @@ async def muster(
         supervisor=supervisor,
         keeper=keeper,
         watch=RoleWatch(around.hub, roles, books.folder),
+        roster=_roster(config, books, around, place=place, roles=roles, sync=sync),
         targets=around.targets,
+    )
+
+
+def _roster(
+    config: RunConfig,
+    books: Books,
+    around: Surroundings,
+    *,
+    place: Placing,
+    roles: Roles,
+    sync: WeightSync,
+) -> Roster:
+    """Want as many samplers as the recipe says, until somebody says otherwise."""
+    count = role_counts(config)["sampler"]
+
+    def wanted() -> int:
+        return count and (wanted_samplers(books.folder.path) or count)
+
+    return Roster(
+        config.supervision,
+        roles,
+        place=place.sampler,
+        wanted=wanted,
+        sync=sync,
+        ledger=books.ledger,
+        hub=around.hub,
+        announce=around.progress.announce,
+        start_timeout=config.cluster.start_timeout_seconds,
     )
 
 

@@ -16,7 +16,7 @@ from orchestration.lifecycle import StopRequest
 from orchestration.outline import describe
 from orchestration.progress import Progress, make_progress
 from orchestration.resume import Origin, find_origin
-from orchestration.role_counts import role_counts
+from orchestration.role_counts import initial_counts
 from orchestration.run_folder import RunFolder, require_cache, run_path
 from orchestration.run_lock import RunLock
 from orchestration.session import Session
@@ -78,7 +78,7 @@ async def _run(
             namespace = f"dpkd-{config.name}"
             with make_launcher(config.cluster, namespace, config.monitoring) as launcher:
                 stop.take()
-                launcher.require(role_counts(config))
+                launcher.require(initial_counts(config))
                 if launcher.metrics:
                     hub.show(launcher.metrics)
                 targets.add("ray", launcher.ray_port)

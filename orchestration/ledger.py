@@ -80,6 +80,14 @@ class Ledger:
         """Note that a part was started again, ``seconds`` after it was found dead."""
         self._write("restarted", role=role, reason=reason, seconds=round(seconds, 3))
 
+    def joined(self, role: str, *, step: int) -> None:
+        """Note that a sampler joined behind ``step``."""
+        self._write("joined", role=role, step=step)
+
+    def left(self, role: str, *, step: int) -> None:
+        """Note that a sampler left behind ``step``, because fewer were wanted."""
+        self._write("left", role=role, step=step)
+
     @property
     def in_flight(self) -> list[Uid]:
         """What is issued and neither consumed nor dropped, in order."""

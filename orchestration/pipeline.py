@@ -18,13 +18,14 @@ this process). A tuple with a log-probability that is none is dropped, counted, 
 another prompt's; so is a batch whose loss or gradient is none, a prompt that kills, and one to
 which a served teacher has no usable answer.
 
-What dies under the loops and can be replaced is replaced (``orchestration.supervisor``) and asked
+Samplers join and leave between steps (``orchestration.roster``), and their loops with them. What
+dies under the loops and can be replaced is replaced (``orchestration.supervisor``) and asked
 again. A dead learner or queue ends the loops; another pipeline then goes on (``recovery``).
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -87,6 +88,8 @@ class Pipeline:
     """Called while every sampler holds the newest weights."""
     keep: StepHook
     """Called where a checkpoint is due."""
+    regroup: StepHook
+    """Called after every step but the last: now samplers may join and leave."""
     step: int = 0
     unfinished: InitVar[Iterable[Uid]] = ()
     """In flight in the ledger, and nobody works on them: they are issued again, first."""
@@ -94,6 +97,9 @@ class Pipeline:
     _slots: Slots = field(init=False)
     _drops: Drops = field(init=False)
     _suspects: Suspects = field(init=False)
+    _loops: asyncio.TaskGroup = field(default_factory=asyncio.TaskGroup)
+    _producing: "dict[int, asyncio.Task[None]]" = field(default_factory=dict)
+    """The loops that feed the queue, by number."""
     _learning: "asyncio.Task[Any] | None" = None
     """The step under way; it is never cut off from the ledger."""
     _skipped: int = 0
@@ -125,13 +131,10 @@ class Pipeline:
         The samplers hold the learner's weights already. Raises what a part raised (the first
         error ends every loop); leaves the parts running.
         """
-        async with asyncio.TaskGroup() as loops:
-            producers = [
-                loops.create_task(loop, name=f"produce-{index}")
-                for index, loop in enumerate(self._producers())
-            ]
-            learning = loops.create_task(self._learn_loop(), name="learn")
-            learning.add_done_callback(lambda _: [task.cancel() for task in producers])
+        async with self._loops:
+            self._start_producers()
+            learning = self._loops.create_task(self._learn_loop(), name="learn")
+            learning.add_done_callback(lambda _: [p.cancel() for p in self._producing.values()])
 
     def stop(self) -> None:
         """Finish the step under way, then stop; no further prompt is issued."""
@@ -143,13 +146,18 @@ class Pipeline:
         if self._learning:
             await asyncio.gather(self._learning, return_exceptions=True)
 
-    def _producers(self) -> list[Coroutine[Any, Any, None]]:
-        if not self.config.learns_from_teacher:
-            return [self._gold_loop()]
-        return [self._sample_loop(index) for index in range(self._loops())]
+    def _start_producers(self) -> None:
+        """Start the loops that are missing."""
+        produce = self._sample_loop if self.config.learns_from_teacher else self._gold_loop
+        for index in range(self._producers()):
+            if index not in self._producing or self._producing[index].done():
+                task = self._loops.create_task(produce(index), name=f"produce-{index}")
+                self._producing[index] = task
 
-    def _loops(self) -> int:
-        """Sample loops: as many as keep every sampler and every teacher in work."""
+    def _producers(self) -> int:
+        """Return how many loops keep every sampler and every teacher in work."""
+        if not self.config.learns_from_teacher:
+            return 1
         samplers = len(self.parts.samplers) if self.config.learns_from_student else 1
         return max(samplers, len(self.parts.teachers))
 
@@ -167,9 +175,10 @@ class Pipeline:
         """Have prompts drawn, answered and judged.
 
         Consumes prompts; produces tuples in the queue; waits for slots, for the end of an
-        evaluation and for room in the queue; unblocked by the learn loop.
+        evaluation and for room in the queue; unblocked by the learn loop. Ends once there is no
+        part for it any more.
         """
-        while True:
+        while index < self._producers():
             prompts = await self._issue()
             await self._drawing.wait()
             await self._make(index, prompts)
@@ -194,7 +203,7 @@ class Pipeline:
                 rest = [prompt for prompt in group if prompt.uid not in failure.uids]
                 groups = [rest, *groups] if rest else groups
 
-    async def _gold_loop(self) -> None:
+    async def _gold_loop(self, _index: int) -> None:
         """Feed objectives that learn from the data's own responses: no sampler, no teacher."""
         while True:
             prompts = await self._issue()
@@ -287,6 +296,9 @@ class Pipeline:
         every = self.config.checkpoint_every
         if every and self.step % every == 0 and not last:
             await self.keep(self.step)
+        if not last:
+            await self.regroup(self.step)
+            self._start_producers()
 
     async def _evaluate(self) -> None:
         """Look at the newest weights; calls to draw wait, or come before them in the samplers."""
@@ -313,7 +325,7 @@ class Pipeline:
         batch = self.config.learner.batch_size
         if not self.config.learns_from_teacher:
             return batch
-        share = -(-batch // self._loops())
+        share = -(-batch // self._producers())
         return (
             min(self.config.student.batch_size, share) if self.config.learns_from_student else share
         )

@@ -155,6 +155,8 @@ def _incident(event: Mapping[str, Any]) -> list[tuple[str, str]]:
             found = [("checkpoint", f"checkpoint of step {step}")]
         case {"event": "restarted", "role": role, "seconds": seconds, "reason": reason}:
             found = [("restart", f"{role} restarted within {seconds:.1f} s: {reason}")]
+        case {"event": "joined" | "left" as which, "role": role, "step": step}:
+            found = [(which, f"{role} {which} behind step {step}")]
         case {"event": "dropped", "reason": reason, "uids": uids}:
             found = [("drop", f"{len(uids)} dropped as {reason}: {', '.join(uids[:4])}")]
         case {"event": "rolled_back", "step": step, "uids": uids}:

@@ -15,6 +15,13 @@ def role_counts(config: RunConfig) -> dict[str, int]:
     }
 
 
+def initial_counts(config: RunConfig) -> dict[str, int]:
+    """Return the number of actors of each role without which the run does not begin."""
+    counts = role_counts(config)
+    first = config.student.initial_replicas
+    return counts | {"sampler": min(counts["sampler"], first or counts["sampler"])}
+
+
 def reserved(cluster: ClusterConfig, counts: dict[str, int]) -> dict[str, dict[str, float]]:
     """Return what all actors of each role reserve together: CPU, GPU and custom resources."""
     return {role: _times(count, getattr(cluster, role)) for role, count in counts.items()}

@@ -89,7 +89,8 @@ class Session:
             check_facts(self.origin.checkpoint.facts, facts, self.config.checkpoint.accept)
 
     async def _run_with(self, crew: Crew) -> dict[str, Any]:
-        tending = [asyncio.create_task(look()) for look in (crew.watch.run, crew.supervisor.watch)]
+        looks = (crew.watch.run, crew.supervisor.watch, crew.roster.watch)
+        tending = [asyncio.create_task(look()) for look in looks]
         try:
             await self._warm_up(crew)
             pipeline = self._pipeline(crew, await self._bring_up(crew))
@@ -190,6 +191,7 @@ class Session:
             crew.parts(self.inputs, self.books),
             evaluate=lambda step: self.books.examiner.look(f"step-{step}", step, crew.roles),
             keep=crew.keeper.keep,
+            regroup=crew.roster.change,
             step=step,
             unfinished=self.books.ledger.in_flight,
         )
@@ -261,7 +263,8 @@ def _first(group: BaseExceptionGroup[Exception]) -> Exception:
 def _named_counts(config: RunConfig) -> str:
     parts = [f"{config.learner.ranks} learner rank(s)"]
     if config.uses_sampler:
-        parts.append(f"{config.student.replicas} student sampler(s)")
+        count, first = config.student.replicas, config.student.initial_replicas
+        parts.append(f"{f'{first} of {count}' if first else count} student sampler(s)")
     if config.uses_teacher:
         parts.append(f"{config.teacher.replicas} teacher server(s)")
     if config.draws_offline:

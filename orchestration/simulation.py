@@ -93,7 +93,7 @@ async def _run(config: RunConfig, world: World, ledger_path: Path) -> dict[str, 
     with Ledger(ledger_path) as ledger:
         parts = _parts(config, world, ledger, recorder)
         await parts.sync.push()
-        pipeline = Pipeline(config, parts, evaluate=_never, keep=_never)
+        pipeline = Pipeline(config, parts, evaluate=_never, keep=_never, regroup=_nothing)
         loops = asyncio.ensure_future(pipeline.run())
 
         async def levels_at(steps: int) -> dict[str, float]:
@@ -167,6 +167,10 @@ def _rates(
         "queue_operations": grown["queue"] / seconds,
         "fan_out_seconds": grown["network"] / steps,
     }
+
+
+async def _nothing(step: int) -> None:
+    """Let the samplers stay who they are."""
 
 
 async def _never(step: int) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from statistics import median
@@ -42,6 +42,8 @@ class WeightSync:
     ) -> None:
         """Choose the way: one buffer in the object store, or a CUDA ``transport`` of vLLM's,
         for which ``transfer`` runs a phase of its protocol on every sampler.
+
+        ``samplers`` may change between two pushes; one that leaves during a push is in it still.
         """
         self._learner = learner
         self._samplers = samplers
@@ -66,6 +68,11 @@ class WeightSync:
         else:
             proofs = await self._push_by_cuda()
         return self._proved(self._learner.step, proofs, start)
+
+    @property
+    def takes_newcomers(self) -> bool:
+        """Whether samplers may join: a CUDA transport is opened once, for those there are."""
+        return self._transfer is None
 
     async def give(self, sampler: Role) -> None:
         """Bring a sampler that was started anew to the weights that the others hold."""
@@ -95,16 +102,16 @@ class WeightSync:
             version, weights = self._snapshot = before
             self._proved(version, await self._load(*weights, True), start)
 
-    def _proved(self, version: int, proofs: list[WeightProof], start: float) -> SyncRecord:
-        for sampler, proof in zip(self._samplers, proofs, strict=True):
+    def _proved(self, version: int, proofs: Mapping[Role, WeightProof], start: float) -> SyncRecord:
+        for sampler, proof in proofs.items():
             self._check(sampler, proof, version)
         self._held = version
         record = SyncRecord(
             version=version,
             seconds=time.monotonic() - start,
-            pause_seconds=max(proof.seconds for proof in proofs),
-            probe_difference=max(proof.probe_difference for proof in proofs),
-            nbytes=proofs[0].nbytes,
+            pause_seconds=max(proof.seconds for proof in proofs.values()),
+            probe_difference=max(proof.probe_difference for proof in proofs.values()),
+            nbytes=max(proof.nbytes for proof in proofs.values()),
         )
         self.records.append(record)
         return record
@@ -117,20 +124,21 @@ class WeightSync:
                 f"{version}; the run cannot go on with unknown weights"
             )
 
-    async def _load(self, *weights: Any) -> list[WeightProof]:
+    async def _load(self, *weights: Any) -> dict[Role, WeightProof]:
         """One buffer, which every sampler reads from shared memory."""
-        return await asyncio.gather(
-            *(sampler.call("load_weights", *weights) for sampler in self._samplers)
-        )
+        return await self._each("load_weights", *weights)
 
-    async def _push_by_cuda(self) -> list[WeightProof]:
+    async def _push_by_cuda(self) -> dict[Role, WeightProof]:
         """Let the learner drive vLLM's protocol, then ask for the proof."""
         rank = self._learner.ranks[0]
         arguments = (self._transfer, self._transport, len(self._samplers))
         manifest = await rank.call("send_weights", *arguments)
-        return await asyncio.gather(
-            *(sampler.call("prove", manifest) for sampler in self._samplers)
-        )
+        return await self._each("prove", manifest)
+
+    async def _each(self, method: str, *arguments: Any) -> dict[Role, WeightProof]:
+        samplers = list(self._samplers)
+        proofs = await asyncio.gather(*(each.call(method, *arguments) for each in samplers))
+        return dict(zip(samplers, proofs, strict=True))
 
     def summary(self) -> dict[str, float | int | bool]:
         """Return the ``weight_sync`` section of summary.json."""

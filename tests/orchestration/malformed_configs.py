@@ -226,4 +226,21 @@ CONFIGS = [
         "teacher.replicas is larger; set cluster.local=false",
         overrides=("cluster.local=true", "student.replicas=2"),
     ),
+    Malformed(
+        "a run that begins with more samplers than it shall have",
+        "student.initial_replicas (3) is more than all samplers: student.replicas is 2",
+        overrides=("student.initial_replicas=3", "student.replicas=2"),
+    ),
+    Malformed(
+        "newcomers to a transport that is opened once",
+        "student.initial_replicas with student.weight_transfer=ipc: that transport is opened "
+        "once, for the samplers there are; set it to object_store",
+        overrides=(
+            "student.replicas=2",
+            "student.initial_replicas=1",
+            "student.weight_transfer=ipc",
+            "student.dtype=bfloat16",
+            "learner.dtype=bfloat16",
+        ),
+    ),
 ]

@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -148,7 +149,7 @@ class SmallRun:
         origin = find_origin(config, run_path(config), announce)
         folder = RunFolder(config, continues=bool(origin and origin.same_run))
         around = Surroundings(
-            launcher=None,  # type: ignore[arg-type]
+            launcher=SimpleNamespace(cores=2),  # type: ignore[arg-type]
             hub=_hub(),
             progress=progress,
             stop=StopRequest(announce),

@@ -74,6 +74,10 @@ class Rig:
         self.ledger = Ledger(self.path)
         self.supervisor = FakeSupervisor()
         self.start = 0
+        self.joins: dict[int, FakeSampler] = {}
+        """Step → who joins behind it."""
+        self.leaves: set[int] = set()
+        """Steps behind which the last sampler leaves."""
         self.kept: list[int] = []
         """Steps after which a checkpoint was asked for."""
         self.evaluated: list[tuple[int, int]] = []
@@ -82,7 +86,7 @@ class Rig:
     async def run(
         self, *, stop_after: int | None = None, stop_at_issue: int | None = None
     ) -> Pipeline:
-        roles = [_role(f"sampler-{i}", part) for i, part in enumerate(self.samplers)]
+        self.roles = roles = [_role(f"sampler-{i}", part) for i, part in enumerate(self.samplers)]
         teachers = [_role(f"teacher-{i}", part) for i, part in enumerate(self.teachers)]
         queue = _role("queue", self._queue())
         prompts = FakePrompts()
@@ -93,7 +97,7 @@ class Rig:
         group.step = self.start
         every = [*roles, *teachers, queue, offline, reference, *group.ranks]
         await asyncio.gather(*(role.call("build") for role in every))
-        sync = WeightSync(group, roles)
+        self.sync = sync = WeightSync(group, roles)
         parts = Parts(
             prompts=prompts,  # type: ignore[arg-type]
             samplers=roles,
@@ -112,6 +116,7 @@ class Rig:
             parts,
             evaluate=self._evaluate,
             keep=self._keep,
+            regroup=self._regroup,
             step=self.start,
             unfinished=self.ledger.in_flight,
         )
@@ -142,6 +147,15 @@ class Rig:
 
     async def _keep(self, step: int) -> None:
         self.kept.append(step)
+
+    async def _regroup(self, step: int) -> None:
+        if part := self.joins.get(step):
+            role = _role(f"sampler-{len(self.roles)}", part)
+            await role.call("build")
+            await self.sync.give(role)
+            self.roles.append(role)
+        if step in self.leaves:
+            self.roles.pop()
 
     async def _evaluate(self, step: int) -> None:
         self.evaluated.append((step, self.samplers[0].version))
@@ -190,6 +204,20 @@ def test_lockstep_holds_with_several_samplers_that_share_a_batch(tmp_path):
     asyncio.run(rig.run())
     assert rig.recorder.lags == [0] * 16
     assert all(sampler.calls >= 4 for sampler in rig.samplers)
+
+
+@pytest.mark.parametrize("lag", [0, 2])
+def test_samplers_join_and_leave_between_steps_and_nothing_is_lost(tmp_path, lag):
+    rig = Rig(tmp_path, steps=9, lag=lag)
+    newcomer = FakeSampler()
+    rig.joins, rig.leaves = {2: newcomer}, {6}
+    asyncio.run(rig.run())
+    assert newcomer.pushes == [2, 3, 4, 5, 6], "given what the others hold, then every push"
+    assert newcomer.calls >= 3, "it draws"
+    assert sorted(chain.from_iterable(rig.learned())) == list(range(36))
+    assert max(rig.recorder.lags) <= lag
+    balance = rig.ledger.balance()
+    assert (balance.issued, balance.consumed, balance.in_flight) == (36, 36, 0)
 
 
 def test_overlap_uses_the_lag_it_is_allowed_and_no_more(tmp_path):

@@ -1,0 +1,152 @@
+"""Who draws: samplers join and leave while the loops turn.
+
+Those that are missing (more are wanted, or the run does without one that died) are placed beside
+the loops: they wait for room in the cluster, load their model and warm up. Between two steps the
+ready ones are given the weights that the others hold, and join; those too many leave, each behind
+the calls that it was given.
+"""
+
+import asyncio
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from configs.supervision import SupervisionConfig
+from orchestration.assembly import Roles
+from orchestration.exporter import MetricsHub
+from orchestration.ledger import Ledger
+from orchestration.roles import AnswerLost, Role, RoleError
+from orchestration.weight_sync import WeightSync
+
+LONGEST_BACKOFF_SECONDS = 600.0
+
+
+@dataclass
+class Roster:
+    """Keeps a run at as many samplers as are wanted, as far as the cluster has room for them."""
+
+    config: SupervisionConfig
+    roles: Roles
+    place: Callable[[str], Role]
+    """Places a sampler of the given name."""
+    wanted: Callable[[], int]
+    """How many samplers there shall be; may change at any time."""
+    sync: WeightSync
+    ledger: Ledger
+    hub: MetricsHub
+    announce: Callable[[str], None]
+    start_timeout: float
+    """Seconds that a sampler with a place gets to load its model."""
+    _coming: "dict[Role, asyncio.Task[None]]" = field(default_factory=dict)
+    _ready: list[Role] = field(default_factory=list)
+    _leaving: "set[asyncio.Task[None]]" = field(default_factory=set)
+    _named: int = field(init=False)
+    """Samplers so far: a name is given once, so that nobody is taken for another."""
+    _failures: int = 0
+    """Newcomers in a row that did not come up."""
+
+    def __post_init__(self) -> None:
+        """Count those of the beginning."""
+        self._named = len(self.roles.samplers)
+
+    async def watch(self) -> None:
+        """Go for missing samplers until cancelled."""
+        while self.sync.takes_newcomers:
+            self._recruit()
+            self._tell()
+            await asyncio.sleep(self.config.health_every_seconds)
+
+    async def change(self, step: int) -> None:
+        """Let samplers join and leave behind ``step``; no push and no evaluation is under way.
+
+        Raises WeightSyncError where a newcomer does not hold the weights that it was given.
+        """
+        samplers, most = self.roles.samplers, self._most()
+        while self._ready and len(samplers) < most:
+            if not await self._admit(self._ready[0], step):
+                break
+        while len(samplers) > most:
+            self._dismiss(samplers.pop(), step)
+        self._tell()
+
+    async def stop(self) -> None:
+        """End everyone who is not, or no more, among the run's roles."""
+        coming = list(self._coming.values())
+        for task in coming:
+            task.cancel()
+        await asyncio.gather(*coming, *self._leaving, return_exceptions=True)
+        await asyncio.gather(*(role.stop() for role in self._ready))
+
+    def _most(self) -> int:
+        """Return how many may draw: a run never gives up the few that it cannot be without."""
+        return max(self.wanted(), min(self.config.min_samplers, len(self.roles.samplers)))
+
+    def _recruit(self) -> None:
+        missing = max(0, self.wanted() - len(self.roles.samplers) - len(self._ready))
+        for role in list(self._coming)[missing:]:
+            self._coming[role].cancel()
+        for _ in range(len(self._coming), missing):
+            role = self.place(f"sampler-{self._named}")
+            self._named += 1
+            self._coming[role] = asyncio.create_task(self._bring_up(role))
+
+    async def _bring_up(self, role: Role) -> None:
+        """Bring a newcomer up; where it fails, let some time pass before the next try."""
+        try:
+            await role.call("restart_clock", timeout=math.inf)  # answers once it has a place
+            await role.call("build", timeout=self.start_timeout)
+            await role.call("warm_up", timeout=self.start_timeout)
+            self._ready.append(role)
+            self._failures = 0
+        except Exception as error:  # noqa: BLE001  whatever it is, the others go on
+            role.kill()
+            wait = self.config.backoff_seconds * 2**self._failures
+            self._failures += 1
+            self.announce(f"{error}. The run goes on without {role.name}; another is tried later")
+            await asyncio.sleep(min(wait, LONGEST_BACKOFF_SECONDS))
+        except asyncio.CancelledError:
+            role.kill()
+            raise
+        finally:
+            del self._coming[role]
+
+    async def _admit(self, role: Role, step: int) -> bool:
+        """Give the first that is ready the weights, and take it in; False: not this time."""
+        try:
+            await role.call("restart_clock")
+            await self.sync.give(role)
+        except AnswerLost:
+            return False  # the weights went with their machine: new ones come with the next push
+        except RoleError as error:
+            self._ready.remove(role)
+            role.kill()
+            self.announce(f"{error}, before it joined")
+            return True
+        self._ready.remove(role)
+        self.roles.samplers.append(role)
+        self.ledger.joined(role.name, step=step)
+        self.announce(f"{role.name} joins behind step {step}: {len(self.roles.samplers)} draw")
+        return True
+
+    def _dismiss(self, role: Role, step: int) -> None:
+        self.ledger.left(role.name, step=step)
+        self.announce(f"{role.name} leaves behind step {step}: {len(self.roles.samplers)} draw")
+        task = asyncio.create_task(_see_off(role))
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+    def _tell(self) -> None:
+        coming = len(self._coming) + len(self._ready)
+        self.hub.set("samplers", len(self.roles.samplers), state="drawing")
+        self.hub.set("samplers", coming, state="coming")
+        self.hub.set("samplers", self.wanted(), state="wanted")
+
+
+async def _see_off(role: Role) -> None:
+    """End a sampler behind the calls that it was given: a call is answered in its turn."""
+    try:
+        await role.call("transport")
+    except RoleError:
+        pass  # it died before: whoever waited for it asks another
+    finally:
+        await role.stop()

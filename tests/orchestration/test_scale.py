@@ -1,0 +1,59 @@
+"""`python -m orchestration.scale`: the wish for more or fewer samplers, and whom it reaches."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from configs.errors import ConfigError
+from configs.load import dump, load
+from orchestration.scale import WISH_NAME, main, wanted_samplers, wish
+
+
+def a_run(folder: Path, *overrides: str, state: str = "running") -> Path:
+    folder.mkdir()
+    (folder / "config.yaml").write_text(dump(load("quickstart", overrides)))
+    (folder / "status.json").write_text(json.dumps({"state": state}))
+    return folder
+
+
+def test_a_wish_is_left_with_the_run_and_a_later_one_replaces_it(tmp_path, capsys):
+    run = a_run(tmp_path / "run")
+    assert wanted_samplers(run) is None
+    assert main([str(run), "4"]) == 0
+    assert "shall have 4 sampler(s)" in capsys.readouterr().out
+    assert wanted_samplers(run) == 4
+    assert main([str(run), "2"]) == 0
+    assert wanted_samplers(run) == 2
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"wanted": "many"}', '{"wanted": null}'])
+def test_a_file_that_is_no_wish_is_none(tmp_path, content):
+    (tmp_path / WISH_NAME).write_text(content)
+    assert wanted_samplers(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "state", "count", "why"),
+    [
+        ((), "succeeded", 2, "is not running (succeeded); set student.replicas=2"),
+        ((), "running", 0, "supervision.min_samplers is 1"),
+        (("supervision.min_samplers=2", "student.replicas=2"), "running", 1, "min_samplers is 2"),
+        (("objective.type=sft",), "running", 2, "objective.type=sft draws no student responses"),
+        (("cluster.local=true",), "running", 2, "cluster.local runs one actor of each role"),
+        (("deterministic=true", "replay.max_policy_lag=0"), "running", 2, "deterministic"),
+    ],
+)
+def test_a_run_that_cannot_says_why(
+    tmp_path, overrides: tuple[str, ...], state: str, count: int, why: str
+) -> None:
+    run = a_run(tmp_path / "run", *overrides, state=state)
+    with pytest.raises(ConfigError, match=re.escape(why)):
+        wish(run, count)
+    assert wanted_samplers(run) is None
+
+
+def test_a_folder_without_a_run_is_named(tmp_path, capsys):
+    assert main([str(tmp_path), "2"]) == 2
+    assert f"{tmp_path} is no run folder" in capsys.readouterr().err
