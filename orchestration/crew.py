@@ -149,13 +149,14 @@ async def muster(
         report=report,
         start_timeout=config.cluster.start_timeout_seconds,
     )
+    watch = RoleWatch(around.hub, roles, books.folder)
     return Crew(
         roles=roles,
         sync=sync,
         supervisor=supervisor,
         keeper=keeper,
-        watch=RoleWatch(around.hub, roles, books.folder),
-        roster=_roster(config, books, around, place=place, roles=roles, sync=sync),
+        watch=watch,
+        roster=_roster(config, books, around, watch, place=place, sync=sync),
         targets=around.targets,
     )
 
@@ -164,9 +165,9 @@ def _roster(
     config: RunConfig,
     books: Books,
     around: Surroundings,
+    watch: RoleWatch,
     *,
     place: Placing,
-    roles: Roles,
     sync: WeightSync,
 ) -> Roster:
     """Want as many samplers as the recipe says, until somebody says otherwise."""
@@ -177,13 +178,14 @@ def _roster(
 
     return Roster(
         config.supervision,
-        roles,
+        watch.roles,
         place=place.sampler,
         wanted=wanted,
         sync=sync,
         ledger=books.ledger,
         hub=around.hub,
         announce=around.progress.announce,
+        part_with=watch.part_with,
         start_timeout=config.cluster.start_timeout_seconds,
     )
 

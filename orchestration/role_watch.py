@@ -32,14 +32,14 @@ class RoleWatch:
     def __init__(self, hub: MetricsHub, roles: Roles, folder: RunFolder) -> None:
         self._hub = hub
         self._folder = folder
-        self._roles = roles
+        self.roles = roles
         self._accounts: dict[str, dict[str, TimeAccount]] = {}
         self._counts: dict[tuple[str, int], Mapping[str, float]] = {}
         """Each teacher's newest counts, by name and life: what a dead one did was done."""
 
     def groups(self) -> dict[str, Sequence[Role]]:
         """Return the parts that are there, by role."""
-        roles = self._roles
+        roles = self.roles
         return {
             "sampler": roles.samplers,
             "teacher": roles.teachers,
@@ -73,13 +73,17 @@ class RoleWatch:
         """Read everything once; returns where each role's seconds went (``as_json``)."""
         for name, members in self.groups().items():
             await asyncio.gather(*(self._read(name, role) for role in members))
-        await asyncio.gather(*(self._count(role) for role in self._roles.teachers))
+        await asyncio.gather(*(self._count(role) for role in self.roles.teachers))
         self._tell_counts()
         times = {
             name: as_json(list(each.values())) for name, each in self._accounts.items() if each
         }
         self._tell_times(times)
         return times
+
+    async def part_with(self, sampler: Role) -> None:
+        """Take what one that leaves has done since the last look."""
+        await self._read("sampler", sampler)
 
     async def last_look(self) -> None:
         """Take what was done since the accounts were closed, for the timeline."""

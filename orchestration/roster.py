@@ -8,7 +8,7 @@ the calls that it was given.
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from configs.supervision import SupervisionConfig
@@ -35,6 +35,8 @@ class Roster:
     ledger: Ledger
     hub: MetricsHub
     announce: Callable[[str], None]
+    part_with: Callable[[Role], Awaitable[None]]
+    """Looks a last time at one that leaves."""
     start_timeout: float
     """Seconds that a sampler with a place gets to load its model."""
     _coming: "dict[Role, asyncio.Task[None]]" = field(default_factory=dict)
@@ -51,16 +53,20 @@ class Roster:
 
     async def watch(self) -> None:
         """Go for missing samplers until cancelled."""
-        while self.sync.takes_newcomers:
-            self._recruit()
+        while True:
+            if self.sync.takes_newcomers:
+                self._recruit()
             self._tell()
             await asyncio.sleep(self.config.health_every_seconds)
 
     async def change(self, step: int) -> None:
         """Let samplers join and leave behind ``step``; no push and no evaluation is under way.
 
-        Raises WeightSyncError where a newcomer does not hold the weights that it was given.
+        Where weights travel by a way that is opened once, they stay who they are. Raises
+        WeightSyncError where a newcomer does not hold the weights that it was given.
         """
+        if not self.sync.takes_newcomers:
+            return
         samplers, most = self.roles.samplers, self._most()
         while self._ready and len(samplers) < most:
             if not await self._admit(self._ready[0], step):
@@ -131,22 +137,22 @@ class Roster:
     def _dismiss(self, role: Role, step: int) -> None:
         self.ledger.left(role.name, step=step)
         self.announce(f"{role.name} leaves behind step {step}: {len(self.roles.samplers)} draw")
-        task = asyncio.create_task(_see_off(role))
+        task = asyncio.create_task(self._see_off(role))
         self._leaving.add(task)
         task.add_done_callback(self._leaving.discard)
+
+    async def _see_off(self, role: Role) -> None:
+        """End a sampler behind the calls that it was given: a call is answered in its turn."""
+        try:
+            await role.call("transport")
+            await self.part_with(role)
+        except RoleError:
+            pass  # it died before: whoever waited for it asks another
+        finally:
+            await role.stop()
 
     def _tell(self) -> None:
         coming = len(self._coming) + len(self._ready)
         self.hub.set("samplers", len(self.roles.samplers), state="drawing")
         self.hub.set("samplers", coming, state="coming")
         self.hub.set("samplers", self.wanted(), state="wanted")
-
-
-async def _see_off(role: Role) -> None:
-    """End a sampler behind the calls that it was given: a call is answered in its turn."""
-    try:
-        await role.call("transport")
-    except RoleError:
-        pass  # it died before: whoever waited for it asks another
-    finally:
-        await role.stop()

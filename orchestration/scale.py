@@ -78,6 +78,16 @@ def _cannot(config: RunConfig, count: int) -> str | None:
         return f"objective.type={config.objective.type} draws no student responses"
     if config.cluster.local:
         return "cluster.local runs one actor of each role"
+    student = config.student
+    if (
+        config.cluster.sampler.gpus
+        and (student.initial_replicas is None)
+        and (student.weight_transfer != "object_store")
+    ):
+        return (
+            "weights travel by a CUDA transport, which is opened once; start the run with "
+            "student.initial_replicas, or student.weight_transfer=object_store"
+        )
     if config.deterministic:
         return "deterministic needs one sampler"
     return None

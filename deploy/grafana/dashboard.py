@@ -141,6 +141,7 @@ def rows() -> dict[str, tuple[Picture, ...]]:
         ),
         "Is it healthy?": (
             Picture("Restarts", "short", growth("restarts")),
+            Picture("Samplers", "short", value("samplers")),
             Picture("Drops", "short", growth("dropped")),
             Picture("Age of the newest checkpoint", "s", (age,)),
             Picture("Writing a checkpoint", "s", quantiles("checkpoint_seconds")),

@@ -94,6 +94,8 @@ class Job:
         first = Sampler("sampler-0", self.room)
         self.samplers: list[Role] = [first]
         self.wanted = wanted
+        self.parted: list[str] = []
+        """Who was looked at a last time."""
         self.sync, self.book, self.hub, self.said = Sync(), Book(), Hub(), []
         quick = {"backoff_seconds": 0, "health_every_seconds": 0.001}
         self.roster = Roster(
@@ -105,6 +107,7 @@ class Job:
             ledger=self.book,  # type: ignore[arg-type]
             hub=self.hub,  # type: ignore[arg-type]
             announce=self.said.append,
+            part_with=self.part_with,
             start_timeout=5,
         )
 
@@ -112,6 +115,9 @@ class Job:
         sampler = Sampler(name, self.room, self.fails.pop(0) if self.fails else None)
         self.placed.append(sampler)
         return sampler
+
+    async def part_with(self, role: Role) -> None:
+        self.parted.append(role.name)
 
     def names(self) -> list[str]:
         return [role.name for role in self.samplers]
@@ -176,6 +182,7 @@ def test_who_is_not_wanted_any_more_is_called_off_or_leaves_behind_its_last_call
         await job.a_while()
         assert job.placed[0].ended
         assert job.placed[0].calls[-1] == "transport"
+        assert job.parted == [leaver.name]
         assert job.book.events[-1] == ("left", leaver.name, 2)
         await job.roster.stop()
 
@@ -243,7 +250,8 @@ def test_nobody_joins_where_weights_travel_by_a_way_that_is_opened_once():
         job = Job(wanted=2)
         job.sync.takes_newcomers = False
         await job.a_while()
-        assert job.placed == []
+        await job.roster.change(1)
+        assert (job.placed, job.names()) == ([], ["sampler-0"])
 
     asyncio.run(story())
 

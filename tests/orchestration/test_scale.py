@@ -42,6 +42,7 @@ def test_a_file_that_is_no_wish_is_none(tmp_path, content):
         (("supervision.min_samplers=2", "student.replicas=2"), "running", 1, "min_samplers is 2"),
         (("objective.type=sft",), "running", 2, "objective.type=sft draws no student responses"),
         (("cluster.local=true",), "running", 2, "cluster.local runs one actor of each role"),
+        (("cluster.sampler.gpus=1",), "running", 2, "weights travel by a CUDA transport"),
         (("deterministic=true", "replay.max_policy_lag=0"), "running", 2, "deterministic"),
     ],
 )
