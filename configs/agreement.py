@@ -30,6 +30,7 @@ def check_agreement(config: "RunConfig") -> None:
     _check_gold(config)
     _check_local(config)
     _check_newcomers(config)
+    _check_tensor_parallel(config)
     _check_weights(config)
     _check_deterministic(config)
 
@@ -113,6 +114,19 @@ def _check_newcomers(config: "RunConfig") -> None:
             f"student.initial_replicas with student.weight_transfer={student.weight_transfer}: "
             "that transport is opened once, for the samplers there are; set it to object_store"
         )
+
+
+def _check_tensor_parallel(config: "RunConfig") -> None:
+    """Check that an engine which is split over GPUs gets as many."""
+    for role, section in (("sampler", config.student), ("teacher", config.teacher)):
+        split = getattr(section, "tensor_parallel", 1)
+        gpus = getattr(config.cluster, role).gpus
+        if split > 1 and gpus != split and not config.cluster.local:
+            raise ValueError(
+                f"{'student' if role == 'sampler' else role}.tensor_parallel={split} splits a "
+                f"{role} over {split} GPUs, and cluster.{role}.gpus={gpus:g} gives it others; set "
+                f"cluster.{role}.gpus={split}"
+            )
 
 
 def _check_weights(config: "RunConfig") -> None:

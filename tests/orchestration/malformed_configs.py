@@ -232,6 +232,12 @@ CONFIGS = [
         overrides=("student.initial_replicas=3", "student.replicas=2"),
     ),
     Malformed(
+        "an engine that is split over GPUs which it is not given",
+        "student.tensor_parallel=2 splits a sampler over 2 GPUs, and cluster.sampler.gpus=1 gives "
+        "it others; set cluster.sampler.gpus=2",
+        overrides=("student.tensor_parallel=2", "cluster.sampler.gpus=1"),
+    ),
+    Malformed(
         "newcomers to a transport that is opened once",
         "student.initial_replicas with student.weight_transfer=ipc: that transport is opened "
         "once, for the samplers there are; set it to object_store",
