@@ -1,10 +1,10 @@
 """How well a plan foretells real runs: predicted against measured seconds of a step.
 
-    python benchmarks/planner.py [--recipe quickstart] [--steps 60] [--repeats 2]
+    python benchmarks/planner.py [--recipe quickstart] [--steps 60] [--rounds 4] [--keep FOLDER]
 
-Calibrates once, as `python -m orchestration.plan` does, then runs the recipe with one and two
-samplers, in lockstep and overlapped, in turns. Exit code 1 where a median is off by more than the
-limit. On a shared machine each run has its own luck: every single measurement is printed.
+In turns, so that what else the machine does falls on all alike: the calibration's three runs, then
+the recipe with one and two samplers, in lockstep and overlapped. Medians over the rounds; exit code
+1 where one is off by more than the limit.
 """
 
 import argparse
@@ -22,34 +22,57 @@ CASES = [(samplers, lag) for samplers in (1, 2) for lag in (0, 1)]
 
 def main() -> int:
     """Measure; returns the exit code."""
-    from configs.load import load
-    from orchestration.calibration import Measured, calibrate
-    from orchestration.checkups_machine import this_machine
-    from orchestration.simulation import simulate
-
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("--recipe", default="quickstart")
     parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--keep", type=Path, help="folder for the runs; one that is there is read")
     options = parser.parse_args()
-    recipes = {case: load(options.recipe, _overrides(*case, options.steps)) for case in CASES}
-    cores = this_machine().usable_cores
     with tempfile.TemporaryDirectory() as folder:
-        costs = calibrate(recipes[1, 0], Path(folder), print, cores=cores)
-        print(costs.as_dict())
-        measured: dict[Any, list[float]] = {case: [] for case in CASES}
-        for _ in range(options.repeats):
-            for case, config in recipes.items():
-                measured[case].append(Measured(_run(config, Path(folder))).step_seconds)
+        return _compare(options, options.keep or Path(folder))
+
+
+def _compare(options: argparse.Namespace, folder: Path) -> int:
+    from configs.load import load
+    from orchestration.calibration import calibrations
+    from orchestration.checkups_machine import this_machine
+    from orchestration.fitting import fit
+    from orchestration.simulation import simulate
+
+    cores = this_machine().usable_cores
+    real = {case: load(options.recipe, _overrides(*case, options.steps)) for case in CASES}
+    kinds = calibrations(real[1, 0])
+    seen = _measure({**kinds, **real}, folder, options.rounds)
+    costs = fit(kinds, {kind: seen[kind] for kind in kinds}, cores=cores)
+    print(costs.as_dict())
     worst = 0.0
-    for (samplers, lag), seconds in measured.items():
-        foretold = simulate(recipes[samplers, lag], costs, cores=cores).step_seconds
-        off = foretold / statistics.median(seconds) - 1
+    for (samplers, lag), config in real.items():
+        took = [run.step_seconds for run in seen[samplers, lag]]
+        foretold = simulate(config, costs, cores=cores).step_seconds
+        off = foretold / statistics.median(took) - 1
         worst = max(worst, abs(off))
-        each = ", ".join(f"{one:.3f}" for one in seconds)
+        each = ", ".join(f"{one:.3f}" for one in sorted(took))
         print(f"{samplers} sampler(s), lag {lag}: {foretold:.3f} s foretold, {each}: {off:+.1%}")
     print(f"worst {worst:.1%}; limit {LIMIT:.0%}")
     return int(worst > LIMIT)
+
+
+def _measure(configs: dict[Any, Any], folder: Path, rounds: int) -> dict[Any, list[Any]]:
+    """Run every configuration once a round; one that was run before is read."""
+    from orchestration.calibration import measure
+    from orchestration.measured_run import Measured
+
+    seen: dict[Any, list[Any]] = {key: [] for key in configs}
+    for number in range(rounds):
+        (folder / str(number)).mkdir(parents=True, exist_ok=True)
+        for key, config in configs.items():
+            name = key if isinstance(key, str) else "samplers-{}-lag-{}".format(*key)
+            done = folder / str(number) / name
+            known = (done / "summary.json").exists()
+            run = Measured(done) if known else measure(config, name, done.parent)
+            print(f"round {number}: {name}: {run.step_seconds:.3f} s a step", flush=True)
+            seen[key].append(run)
+    return seen
 
 
 def _overrides(samplers: int, lag: int, steps: int) -> list[str]:
@@ -57,22 +80,7 @@ def _overrides(samplers: int, lag: int, steps: int) -> list[str]:
         f"student.replicas={samplers}",
         f"replay.max_policy_lag={lag}",
         f"learner.steps={steps}",
-        "evaluation.generate=false",
-        "checkpoint.every=0",
-        "monitoring.timeline=true",
-        "monitoring.report=false",
-        "monitoring.port=0",
-        "monitoring.role_port=0",
     ]
-
-
-def _run(config: Any, folder: Path) -> Path:
-    from orchestration.calibration import run_quietly
-
-    name = f"{config.student.replicas}-{config.replay.max_policy_lag}"
-    return run_quietly(
-        config.model_copy(update={"name": name, "output": folder, "existing": "replace"}), folder
-    )
 
 
 if __name__ == "__main__":

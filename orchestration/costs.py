@@ -48,8 +48,8 @@ class Costs:
     """The learner copies its weights out."""
     load: float = 0.0
     """A sampler takes them in."""
-    latency: float = 0.0
-    """From calling a part to its beginning, and again from its end to the answer's arrival."""
+    latency: Linear = NOTHING
+    """From calling a part to its beginning, with n prompts to carry there."""
     driver: float = 0.0
     """The driver's own core, a call."""
     queue: float = 0.0
@@ -83,21 +83,25 @@ class Costs:
         return cls(**{name: _cost(name, value) for name, value in given.items()})
 
 
-_LINES = ("generate", "judge", "learn", "respond")
+_LINES = ("generate", "judge", "learn", "respond", "latency")
 
 
 def _cost(name: str, value: Any) -> Any:
     try:
         if name not in _LINES:
             return _seconds(value)
-        return (
-            Linear(*map(_seconds, value)) if isinstance(value, list) else Linear(0, _seconds(value))
-        )
+        return Linear(*map(_seconds, value)) if isinstance(value, list) else _of_one(name, value)
     except (TypeError, ValueError):
         raise ConfigError(
             f"costs: {name}={value!r} is no number of seconds"
             + (", and no [fixed, each]" if name in _LINES else "")
         ) from None
+
+
+def _of_one(name: str, value: Any) -> Linear:
+    """Read one number: what a prompt costs, or what any call waits."""
+    seconds = _seconds(value)
+    return Linear(seconds) if name == "latency" else Linear(0, seconds)
 
 
 def _seconds(value: Any) -> float:

@@ -33,9 +33,10 @@ from orchestration.table import as_text
 SAMPLERS = (1, 8, 64, 512)
 EPILOG = """\
 costs, in seconds, as --costs takes them (JSON or YAML): generate, respond, judge and learn as a
-number a prompt or as [fixed, each]; publish, load, latency, driver and queue as numbers; crowding,
-the share of its speed that a core loses when all of its machine work; weight_bytes and bandwidth
-(bytes a second), where samplers are on other machines.
+number a prompt or as [fixed, each]; latency, of a call on its way, as a number or as [fixed, each];
+publish, load, driver and queue as numbers; crowding, the share of its speed that a core loses when
+all of its machine work; weight_bytes and bandwidth (bytes a second), where samplers are on other
+machines.
 """
 
 
@@ -84,7 +85,7 @@ def _costs(config: RunConfig, options: argparse.Namespace) -> Costs:
     if options.save:
         _write(options.save, "")  # better to fail now than after the runs
     folder = Path(tempfile.mkdtemp(prefix="dpkd-plan-"))
-    costs = calibrate(config, folder, say, cores=this_machine().usable_cores)
+    costs = calibrate(config, folder, say, cores=this_machine().usable_cores, rounds=options.rounds)
     shutil.rmtree(folder)  # where a run fails, its log stays to be read
     if options.save:
         _write(options.save, json.dumps(costs.as_dict(), indent=1) + "\n")
@@ -102,6 +103,12 @@ def _write(path: Path, text: str) -> None:
 def _number_of_cores(text: str) -> float:
     if not (value := float(text)) > 0:
         raise argparse.ArgumentTypeError("a number above 0 is needed")
+    return value
+
+
+def _rounds(text: str) -> int:
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError("at least 1 is needed")
     return value
 
 
@@ -182,6 +189,9 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, str | None, li
     )
     parser.add_argument("--costs", type=Path, help="file of costs, instead of a calibration here")
     parser.add_argument("--save", type=Path, help="keep what the calibration found in this file")
+    parser.add_argument(
+        "--rounds", type=_rounds, default=1, help="calibrate so often, on a machine that is shared"
+    )
     parser.add_argument(
         "--cores", type=_number_of_cores, help="cores that all parts share (default: these)"
     )

@@ -43,9 +43,10 @@ class World:
         """Let the driver work on the cores that all share."""
         self.driver = Line(self.cores)
 
-    async def pass_on(self) -> None:
-        """Let a call reach its part: work of Ray's processes, on the same cores."""
-        await self.cores.work(self.costs.latency)
+    async def pass_on(self, values: Sequence[Any]) -> None:
+        """Let a call reach its part with what it carries: work of Ray's, on the same cores."""
+        carried = max((len(value) for value in values if isinstance(value, list)), default=0)
+        await self.cores.work(self.costs.latency.of(carried))
 
 
 class SimulatedRole(Role):
@@ -72,7 +73,7 @@ class SimulatedRole(Role):
     ) -> Any:
         await self.world.driver.serve(self.world.costs.driver)
         values = [await each if isinstance(each, asyncio.Future) else each for each in args]
-        await self.world.pass_on()
+        await self.world.pass_on(values)
         if before is not None and not before.done():
             await asyncio.wait([before])
         return await self.run(method, values)
@@ -191,7 +192,7 @@ class SimulatedQueue(SimulatedRole):
     ) -> Any:
         await self.world.driver.serve(self.world.costs.driver)
         values = [await each if isinstance(each, asyncio.Future) else each for each in args]
-        await self.world.pass_on()
+        await self.world.pass_on(values)
         await self.line.serve(self.world.costs.queue)
         return await method(*values)
 

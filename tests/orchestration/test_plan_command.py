@@ -8,8 +8,10 @@ import pytest
 from configs.load import load
 from orchestration import plan
 from orchestration.balance import balanced, scaled
-from orchestration.calibration import Measured, fit, with_crowding
+from orchestration.calibration import calibrations
 from orchestration.costs import Costs, Linear
+from orchestration.fitting import fit
+from orchestration.measured_run import Measured
 from orchestration.plan import main
 from orchestration.simulation import simulate
 
@@ -98,7 +100,7 @@ def test_what_cannot_be_planned_is_said_in_a_sentence(words, said, tmp_path, cap
 
 def measured(folder: Path, *, generate: float, step: float) -> Measured:
     """A run folder of eight steps, whose first calls are slow as those of real engines are."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     seconds = {
         "generate": generate,
         "respond": 0.1,
@@ -129,26 +131,45 @@ def measured(folder: Path, *, generate: float, step: float) -> Measured:
     return Measured(folder)
 
 
-def test_costs_are_medians_and_the_rest_of_a_step_is_latency(tmp_path):
-    whole = measured(tmp_path / "whole", generate=1.0, step=1.75)
-    half = measured(tmp_path / "half", generate=0.6, step=1.2)
-    config = load("quickstart", [])
-    costs = fit(config, {32: whole, 16: half})
+KINDS = calibrations(load("quickstart", []))
+
+
+def runs(folder: Path, **steps: float) -> dict[str, list[Measured]]:
+    """One run of each kind, a step of which takes as long as is said."""
+    generate = {"whole": 1.0, "half": 0.6, "overlapped": 1.0}
+    return {
+        kind: [measured(folder / kind, generate=generate[kind], step=seconds)]
+        for kind, seconds in steps.items()
+    }
+
+
+def test_costs_are_medians_and_the_rest_of_a_step_is_on_the_way(tmp_path):
+    # Half batches: 0.2 s more of drawing, 0.2 of judging, and what three calls more wait.
+    costs = fit(KINDS, runs(tmp_path, whole=1.75, half=2.21, overlapped=1.5), cores=2)
     assert costs.generate == pytest.approx(Linear(0.2, 0.025))
     assert costs.learn == pytest.approx(Linear(0.0, 0.01))
     assert (costs.publish, costs.load, costs.weight_bytes) == (0.01, 0.04, 1000)
-    again = simulate(config, costs, cores=99)
-    assert again.step_seconds == pytest.approx(1.75, rel=0.01), "as it was measured"
-    assert again.driver * again.step_seconds == pytest.approx(0.012, rel=0.1)
+    again = {kind: simulate(KINDS[kind], costs, cores=99) for kind in ("whole", "half")}
+    assert again["whole"].step_seconds == pytest.approx(1.75, rel=0.01), "as it was measured"
+    assert again["half"].step_seconds == pytest.approx(2.21, rel=0.01)
+    assert again["whole"].driver * 1.75 == pytest.approx(0.012, rel=0.1)
+    assert costs.latency.fixed > 0.005 and costs.latency.each > 0
+
+
+def test_of_several_runs_of_a_kind_the_middle_one_counts(tmp_path):
+    seen = runs(tmp_path / "first", whole=1.75, half=2.21, overlapped=1.5)
+    slow = runs(tmp_path / "slow", whole=7.0, half=9.0, overlapped=6.0)
+    fast = runs(tmp_path / "fast", whole=1.0, half=1.1, overlapped=0.8)
+    three = {kind: seen[kind] + slow[kind] + fast[kind] for kind in seen}
+    assert fit(KINDS, three, cores=2) == fit(KINDS, seen, cores=2)
 
 
 def test_crowding_is_what_an_overlapped_run_takes_beyond_its_cores(tmp_path):
-    overlapped = load("quickstart", ["replay.max_policy_lag=1"])
-    alone = simulate(overlapped, COSTS, cores=2).step_seconds
-    costs = with_crowding(COSTS, overlapped, 1.1 * alone, cores=2)
-    assert 0.05 < costs.crowding < 0.4
-    assert simulate(overlapped, costs, cores=2).step_seconds == pytest.approx(1.1 * alone, rel=0.01)
-    lockstep = load("quickstart", [])
-    crowded, free = (simulate(lockstep, each, cores=2).step_seconds for each in (costs, COSTS))
-    assert crowded == pytest.approx(free, rel=0.02), "who takes turns is not crowded"
-    assert with_crowding(COSTS, overlapped, 0.5 * alone, cores=2).crowding < 0.001
+    alone = fit(KINDS, runs(tmp_path / "a", whole=1.75, half=2.21, overlapped=1.0), cores=2)
+    assert alone.crowding == 0
+    seconds = simulate(KINDS["overlapped"], alone, cores=2).step_seconds
+    took = runs(tmp_path / "b", whole=1.75, half=2.21, overlapped=1.1 * seconds)
+    crowded = fit(KINDS, took, cores=2)
+    assert 0.05 < crowded.crowding < 0.4
+    again = simulate(KINDS["overlapped"], crowded, cores=2).step_seconds
+    assert again == pytest.approx(1.1 * seconds, rel=0.01)
