@@ -69,7 +69,7 @@ def check_transport(manifest: WeightManifest, buffer: np.ndarray) -> None:
     if buffer.dtype != np.uint8 or buffer.ndim != 1 or not buffer.flags.c_contiguous:
         raise WeightSyncError(
             f"{_push(manifest)} came as {buffer.dtype} of shape {buffer.shape}, "
-            "not as one flat byte buffer; send what flatten_weights returns"
+            "not as one flat byte buffer; send what publish_weights returns"
         )
     for spec in manifest.tensors:
         if spec.dtype not in ITEMSIZE:

@@ -7,12 +7,14 @@ ranks, so each rank's share is multiplied by the number of ranks.
 
 import logging
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import deepspeed
 import torch
 import torch.distributed as dist
+from deepspeed.accelerator import get_accelerator
 from deepspeed.runtime.fp16.loss_scaler import LossScaler
 from deepspeed.runtime.zero.config import ZeroStageEnum
 from deepspeed.runtime.zero.partition_parameters import GatheredParameters
@@ -21,6 +23,7 @@ from deepspeed.utils.tensor_fragment import fragment_address
 from torch import Tensor, nn
 
 from configs.learner import LearnerConfig
+from configs.wire import TensorSpec
 from learner.batch import MicroBatch
 from learner.checkpoint import SafeCheckpointEngine
 from learner.logprobs import ResponseScorer
@@ -28,6 +31,11 @@ from learner.response_head import StudentScores
 
 _PERSISTENT_PARAMETERS = 10_000
 """ZeRO-3 keeps parameters with fewer elements on every rank: norms and biases."""
+
+_ONE_LAYER_AT_A_TIME = {"stage3_prefetch_bucket_size": 0, "stage3_max_reuse_distance": 0}
+"""ZeRO-3 on CPUs, where gathering ahead overlaps with nothing. DeepSpeed's own settings, which GPUs
+get, keep up to 1e9 gathered values on every rank, and after a forward without a backward, as the
+probe's, until the next step."""
 
 # For collectives between processes of one machine DeepSpeed would compile a helper: a minute at the
 # first start, a compiler that must be there, and a lock on which, once its owner was killed, every
@@ -116,19 +124,46 @@ class DeepSpeedEngine:
             sums.update(dict.fromkeys(sums))
         optimizer.micro_step_id = 0 if self.config.zero_stage == 3 else INITIAL_MICRO_STEP_ID
 
-    def full_state_dict(self) -> dict[str, Tensor] | None:
-        """Return the model's whole weights by Hugging Face name, on rank 0; None elsewhere.
+    def weight_specs(self) -> list[TensorSpec]:
+        """Return name, whole shape and dtype of every weight, of a tied head too."""
+        return [
+            TensorSpec(
+                name,
+                tuple(getattr(tensor, "ds_shape", tensor.shape)),  # of a shard the shape is empty
+                str(tensor.dtype).removeprefix("torch."),
+            )
+            for name, tensor in self._weights().items()
+        ]
 
-        Collective under ZeRO-3, which gathers one parameter at a time. A tied output head is
-        listed under its own name too, sharing the embedding's tensor. Otherwise the tensors
-        are the live ones: copy them before the next step.
+    def gather_weights(self, take: Callable[[list[str], Tensor], None] | None = None) -> None:
+        """Show ``take`` every weight, whole, with all of its names (collective).
+
+        Each is shown once, and under ZeRO-3 is whole during that call only: copy what is to stay.
+        A rank without ``take`` does its part for the others.
         """
-        gathered: dict[int, Tensor] = {}
-        state = {}
-        for name, tensor in self.scorer.model.state_dict(keep_vars=True).items():
-            if id(tensor) not in gathered:
-                gathered[id(tensor)] = self._whole(tensor)
-            state[name] = gathered[id(tensor)]
+        named: dict[Tensor, list[str]] = {}
+        for name, tensor in self._weights().items():
+            named.setdefault(tensor, []).append(name)
+        for tensor, names in named.items():
+            with GatheredParameters([tensor]):
+                if take is not None:
+                    take(names, tensor.detach())
+
+    def full_state_dict(self) -> dict[str, Tensor] | None:
+        """Return the model's whole weights by Hugging Face name, on rank 0; None elsewhere
+        (collective).
+
+        A tied output head is listed under its own name too, sharing the embedding's tensor.
+        Under ZeRO-3 the tensors are copies; otherwise the live ones: copy them before the next
+        step.
+        """
+        state: dict[str, Tensor] = {}
+
+        def keep(names: list[str], tensor: Tensor) -> None:
+            whole = tensor.clone() if self.config.zero_stage == 3 else tensor
+            state.update(dict.fromkeys(names, whole))
+
+        self.gather_weights(keep if self.rank == 0 else None)
         return state if self.rank == 0 else None
 
     def save(self, folder: Path) -> None:
@@ -154,11 +189,9 @@ class DeepSpeedEngine:
         self._engine.destroy()
         deepspeed.comm.destroy_process_group()
 
-    def _whole(self, tensor: Tensor) -> Tensor:
-        if not hasattr(tensor, "ds_id"):
-            return tensor.detach()
-        with GatheredParameters([tensor]):
-            return tensor.detach().clone() if self.rank == 0 else tensor.detach()
+    def _weights(self) -> dict[str, Tensor]:
+        """Return the model's own tensors by name, empty where they are sharded."""
+        return self.scorer.model.state_dict(keep_vars=True)
 
     def _watch_gradients(self) -> None:
         """Notice non-finite gradients before they reach the optimizer, at every ZeRO stage."""
@@ -206,21 +239,25 @@ def _adamw(scorer: nn.Module, config: LearnerConfig) -> torch.optim.AdamW:
 
 
 def _deepspeed_config(config: LearnerConfig, ranks: int) -> dict[str, Any]:
+    sharding: dict[str, Any] = {
+        "stage": config.zero_stage,
+        "stage3_param_persistence_threshold": _PERSISTENT_PARAMETERS,
+    }
+    accelerator: Any = get_accelerator()
+    if accelerator.device_name() == "cpu":
+        sharding |= _ONE_LAYER_AT_A_TIME
     settings: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "train_batch_size": ranks,
         "gradient_clipping": config.max_grad_norm,
         "steps_per_print": 1 << 62,
-        "zero_optimization": {
-            "stage": config.zero_stage,
-            "stage3_param_persistence_threshold": _PERSISTENT_PARAMETERS,
-        },
+        "zero_optimization": sharding,
     }
     if config.dtype == "bfloat16":
         # Plain data parallelism in bf16 would accumulate gradients, and update weights, in bf16;
         # ZeRO-1 keeps both in fp32 and gives the same result on one rank.
-        settings["zero_optimization"]["stage"] = max(1, config.zero_stage)
+        sharding["stage"] = max(1, config.zero_stage)
         settings["bf16"] = {"enabled": True}
         settings["data_types"] = {"grad_accum_dtype": "fp32"}
     return settings

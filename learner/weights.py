@@ -1,12 +1,13 @@
 """The sending half of a weight push: one flat buffer, and the manifest that describes it.
 
-Send a model's whole ``state_dict()``, in which a tied output head has a name of its own: vLLM
-keeps a re-packed copy of the head on a CPU, and one that is not named stays stale. The receiving
-half is ``actors/weights.py``.
+Send everything that a model's ``state_dict()`` names, in which a tied output head has a name of
+its own: vLLM keeps a re-packed copy of the head on a CPU, and one that is not named stays stale.
+The receiving half is ``actors/weights.py``.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from configs.wire import TensorSpec, WeightManifest
 
-_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def checksum(buffer: np.ndarray) -> str:
@@ -23,25 +24,33 @@ def checksum(buffer: np.ndarray) -> str:
     return hashlib.blake2b(buffer.data, digest_size=16).hexdigest()
 
 
-def flatten_weights(
-    state_dict: Mapping[str, Tensor],
-) -> tuple[tuple[TensorSpec, ...], np.ndarray]:
-    """Copy every tensor, once, into one new flat uint8 buffer; return (specs, buffer).
+class WeightBuffer:
+    """One new flat uint8 buffer: laid out first, then filled one tensor after the other.
 
-    Wide dtypes come first, so that each tensor is aligned without padding; otherwise the order
-    is that of ``state_dict``. Raises AssertionError for a dtype that does not travel.
+    So the sender holds one copy of all weights beside its own, and not two. Wide dtypes come
+    first, so that each tensor is aligned without padding; otherwise the order is that of ``specs``.
     """
-    weights = sorted(state_dict.items(), key=lambda item: -item[1].element_size())
-    buffer = np.empty(sum(tensor.nbytes for _, tensor in weights), np.uint8)
-    whole = torch.from_numpy(buffer)
-    specs, start = [], 0
-    for name, tensor in weights:
-        assert tensor.dtype in _DTYPES, f"{name} is {tensor.dtype}"
-        stop = start + tensor.nbytes
-        whole[start:stop].view(tensor.dtype).view(tensor.shape).copy_(tensor.detach())
-        specs.append(_spec(name, tensor))
-        start = stop
-    return tuple(specs), buffer
+
+    def __init__(self, specs: Iterable[TensorSpec]) -> None:
+        """Lay out; raises AssertionError for a dtype that does not travel."""
+        self._specs = tuple(sorted(specs, key=lambda spec: -_dtype(spec).itemsize))
+        sizes = [math.prod(spec.shape) * _dtype(spec).itemsize for spec in self._specs]
+        self._buffer = np.empty(sum(sizes), np.uint8)
+        places = torch.from_numpy(self._buffer).split(sizes)
+        self._missing = {
+            spec.name: place.view(_dtype(spec)).view(spec.shape)
+            for spec, place in zip(self._specs, places, strict=True)
+        }
+
+    def put(self, names: Iterable[str], tensor: Tensor) -> None:
+        """Copy ``tensor`` to the place of each of its ``names``."""
+        for name in names:
+            self._missing.pop(name).copy_(tensor.detach())
+
+    def packed(self) -> tuple[tuple[TensorSpec, ...], np.ndarray]:
+        """Return (specs, buffer); raises AssertionError where a tensor was not put."""
+        assert not self._missing, f"nothing was put for {', '.join(self._missing)}"
+        return self._specs, self._buffer
 
 
 def make_manifest(
@@ -53,7 +62,7 @@ def make_manifest(
     probe_logprobs: np.ndarray,
     probe_tolerance: float,
 ) -> WeightManifest:
-    """Describe a push of ``flatten_weights``'s result.
+    """Describe a push of a ``WeightBuffer``'s content.
 
     ``probe_ids`` (L,) int32 and ``probe_logprobs`` (L-1,) float32, the learner's own, are what
     the sampler must reproduce within ``probe_tolerance`` nats.
@@ -151,5 +160,6 @@ def open_cuda_sender(
     )
 
 
-def _spec(name: str, tensor: Tensor) -> TensorSpec:
-    return TensorSpec(name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+def _dtype(spec: TensorSpec) -> torch.dtype:
+    assert spec.dtype in _DTYPES, f"{spec.name} is {spec.dtype}"
+    return _DTYPES[spec.dtype]

@@ -25,7 +25,7 @@ from learner.engine import DeepSpeedEngine
 from learner.logprobs import ResponseScorer, disable_dropout, prove_scorer
 from learner.segments import Asked, Segment
 from learner.step import forward_backward, gold_nll
-from learner.weights import flatten_weights, make_manifest, open_cuda_sender
+from learner.weights import WeightBuffer, make_manifest, open_cuda_sender
 
 _FULL_BYTES = 1 << 20
 """A disk with less room is taken for full: torch says of a failed write only that it failed."""
@@ -140,13 +140,18 @@ class LearnerWorker:
         return gold_nll(self.engine, prompts, token_budget=budget)
 
     def publish_weights(self) -> tuple[WeightManifest, np.ndarray] | None:
-        """Return the weights as (manifest, flat uint8 buffer) on rank 0, None elsewhere."""
+        """Return the weights as (manifest, flat uint8 buffer) on rank 0, None elsewhere.
+
+        Besides the buffer no rank holds more than one gathered weight at a time.
+        """
         failpoint("learner.publish")
         probe = self._probe()
-        state = self.engine.full_state_dict()
-        if state is None:
+        if self._rank > 0:
+            self.engine.gather_weights()
             return None
-        tensors, buffer = flatten_weights(state)
+        weights = WeightBuffer(self.engine.weight_specs())
+        self.engine.gather_weights(weights.put)
+        tensors, buffer = weights.packed()
         return self._manifest(tensors, buffer, probe), buffer
 
     def send_weights(

@@ -25,7 +25,8 @@ from configs.errors import DataError, WeightSyncError
 from configs.sampling import Sampling
 from configs.student import StudentConfig
 from configs.wire import Prompt, Uid, WeightManifest
-from learner.weights import flatten_weights, make_manifest
+from learner.weights import make_manifest
+from tests.packed_weights import packed_weights
 
 CONTEXT, VOCABULARY, HIDDEN = 64, 61, 64
 IDS: dict[str, Any] = {
@@ -108,7 +109,7 @@ def learner_logprobs(model: PreTrainedModel, ids: np.ndarray) -> np.ndarray:
 def make_push(
     model: PreTrainedModel, version: int, state: dict[str, torch.Tensor] | None = None
 ) -> tuple[WeightManifest, np.ndarray]:
-    tensors, buffer = flatten_weights(model.state_dict() if state is None else state)
+    tensors, buffer = packed_weights(model.state_dict() if state is None else state)
     manifest = make_manifest(
         tensors,
         buffer,
@@ -170,7 +171,7 @@ def test_bfloat16_weights_arrive_unchanged():
     model = make_model("gpt2", seed=5).bfloat16()
     rounded = make_model("gpt2", seed=5)
     rounded.load_state_dict(model.state_dict())
-    tensors, buffer = flatten_weights(model.state_dict())
+    tensors, buffer = packed_weights(model.state_dict())
     manifest = replace(
         make_push(rounded, version=shared().weight_version)[0],
         tensors=tensors,

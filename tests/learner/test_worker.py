@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -22,7 +23,15 @@ from learner.segments import Asked, Segment
 from learner.step import forward_backward
 from learner.worker import LearnerWorker
 from tests.learner.learner_builders import preference_tuples, run_config, saved_model
-from tests.learner.ranks import batches, learn, started_worker, two_ranks
+from tests.learner.ranks import (
+    Learned,
+    batches,
+    learn,
+    learn_and_publish,
+    learned_by_ranks,
+    received,
+    started_worker,
+)
 from tests.learner.torch_engine import TorchEngine
 
 pytestmark = pytest.mark.engine
@@ -41,15 +50,14 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def reference(model: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[float], Path]:
+def reference(model: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Learned, Path]:
     """What one rank without sharding sees in three steps, and the model it ends with."""
     worker = started_worker(config(), model)
-    values = learn(worker, config(), 3)
-    values.append(worker.nll([item.prompt for item in batches(config(), 1)[0][:3]])["nll"])
+    learned = learn_and_publish(worker, config())
     folder = tmp_path_factory.mktemp("reference") / "model"
     worker.save_model(str(folder))
     worker.close()
-    return values, folder
+    return learned, folder
 
 
 def difference(left: Path, right: Path) -> float:
@@ -63,6 +71,16 @@ def difference(left: Path, right: Path) -> float:
     return (logits[0] - logits[1]).abs().max().item()
 
 
+def felt(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return GPT-2's weights without the keys' biases, which ``difference`` tells of."""
+    found = dict(weights)
+    for name in weights:
+        if name.endswith("attn.c_attn.bias"):
+            query, _, value = np.split(found.pop(name), 3)
+            found |= {f"{name} of the query": query, f"{name} of the value": value}
+    return found
+
+
 @pytest.mark.parametrize(
     "learner",
     [
@@ -73,23 +91,29 @@ def difference(left: Path, right: Path) -> float:
     ],
 )
 def test_sharding_does_not_change_learning(
-    learner: dict[str, Any], model: str, reference: tuple[list[float], Path], tmp_path: Path
+    learner: dict[str, Any], model: str, reference: tuple[Learned, Path], tmp_path: Path
 ) -> None:
     worker = started_worker(config(**learner), model)
     values = learn(worker, config(), 3)
     worker.save_model(str(tmp_path / "model"))
     worker.close()
-    assert values == pytest.approx(reference[0][:-1], abs=1e-5, rel=1e-5)
+    assert values == pytest.approx(reference[0].values[:-1], abs=1e-5, rel=1e-5)
     assert difference(tmp_path / "model", reference[1]) < 1e-4
 
 
-def test_two_ranks_learn_what_one_does(
-    model: str, reference: tuple[list[float], Path], tmp_path: Path
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_several_ranks_learn_and_publish_what_one_does(
+    ranks: int, model: str, reference: tuple[Learned, Path], tmp_path: Path
 ) -> None:
-    stages = [config(ranks=2, zero_stage=stage) for stage in (0, 2, 3)]
-    for number, values in enumerate(two_ranks(stages, model, str(tmp_path))):
-        assert values == pytest.approx(reference[0], abs=1e-5, rel=1e-5), stages[number].learner
-        assert difference(tmp_path / str(number), reference[1]) < 1e-4
+    stages = [config(ranks=ranks, zero_stage=stage, batch_size=6) for stage in (0, 2, 3)]
+    expected, saved = reference
+    for number, learned in enumerate(learned_by_ranks(ranks, stages, model, str(tmp_path))):
+        how = stages[number].learner
+        assert learned.values == pytest.approx(expected.values, abs=1e-5, rel=1e-5), how
+        assert list(learned.weights) == list(expected.weights), how
+        for name, weight in felt(expected.weights).items():
+            assert felt(learned.weights)[name] == pytest.approx(weight, abs=5e-6), (how, name)
+        assert difference(tmp_path / str(number), saved) < 1e-4, how
 
 
 def test_objectives_by_token_learn_under_sharding_what_plain_torch_does(
@@ -102,21 +126,21 @@ def test_objectives_by_token_learn_under_sharding_what_plain_torch_does(
         config(KdConfig(lm_weight=0.5), **sharded),
         config(by_token, dtype="bfloat16", **sharded),
     ]
-    for run, values in zip(runs, two_ranks(runs, model, str(tmp_path)), strict=True):
+    for run, learned in zip(runs, learned_by_ranks(2, runs, model, str(tmp_path)), strict=True):
         engine = TorchEngine()
         tuples = batches(run, 1)[0]
         loss = forward_backward(engine, tuples, run.objective, token_budget=512)["loss"]
         norm = torch.stack([gradient.norm() for gradient in engine.gradients()]).norm().item()
         tolerance = 1e-4 if run.learner.dtype == "float32" else 0.02
-        assert values[:2] == pytest.approx([loss, norm], rel=tolerance), run.objective.type
+        assert learned.values[:2] == pytest.approx([loss, norm], rel=tolerance), run.objective.type
 
 
-def test_bfloat16_learns_nearly_the_same(model: str, reference: tuple[list[float], Path]) -> None:
+def test_bfloat16_learns_nearly_the_same(model: str, reference: tuple[Learned, Path]) -> None:
     worker = started_worker(config(dtype="bfloat16"), model)
     values = learn(worker, config(), 3)
     published = worker.publish_weights()
     worker.close()
-    assert values == pytest.approx(reference[0][:-1], rel=0.01)
+    assert values == pytest.approx(reference[0].values[:-1], rel=0.01)
     assert published is not None
     assert {spec.dtype for spec in published[0].tensors} == {"bfloat16"}
     assert published[0].probe_tolerance == 0.15
@@ -131,18 +155,11 @@ def test_published_weights_hold_the_tied_head_and_reproduce_the_probe(
     published = worker.publish_weights()
     worker.close()
     assert published is not None
-    manifest, buffer = published
-    assert manifest.version == 1 and manifest.nbytes == buffer.nbytes
-    received: dict[str, Tensor] = {}
-    start = 0
-    for name, shape, dtype in manifest.tensors:
-        assert dtype == "float32"
-        stop = start + 4 * int(torch.tensor(shape).prod())
-        received[name] = torch.from_numpy(buffer[start:stop].view("float32").reshape(shape))
-        start = stop
-    assert start == len(buffer) and "lm_head.weight" in received
+    manifest, weights = published[0], received(published)
+    assert manifest.version == 1 and "lm_head.weight" in weights
+    assert {spec.dtype for spec in manifest.tensors} == {"float32"}
     student = AutoModelForCausalLM.from_pretrained(tmp_path / family).eval()
-    student.load_state_dict(received)
+    student.load_state_dict({name: torch.from_numpy(weights[name]) for name in weights})
     probe = manifest.probe_ids
     batch = collate([[Segment(probe[:1], probe[1:])]], Asked(("gold",)))
     logprobs_N = ResponseScorer(student, chunk_tokens=16)(**batch.inputs)[0]
@@ -175,8 +192,8 @@ def test_without_sharding_two_ranks_go_on_where_one_ended(model: str, tmp_path: 
     expected = learn(worker, config(), 3)
     worker.save_model(str(tmp_path / "one"))
     worker.close()
-    (values,) = two_ranks([config(ranks=2)], model, str(tmp_path), restored=kept)
-    assert values[:-1] == pytest.approx(expected, abs=1e-5, rel=1e-5)
+    (learned,) = learned_by_ranks(2, [config(ranks=2)], model, str(tmp_path), restored=kept)
+    assert learned.values[:-1] == pytest.approx(expected, abs=1e-5, rel=1e-5)
     assert difference(tmp_path / "0", tmp_path / "one") < 1e-4
 
 
