@@ -6,7 +6,6 @@ ranks, so each rank's share is multiplied by the number of ranks.
 """
 
 import logging
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from configs.wire import TensorSpec
 from learner.batch import MicroBatch
 from learner.checkpoint import SafeCheckpointEngine
 from learner.logprobs import ResponseScorer
+from learner.optimizer import adamw, schedule
 from learner.response_head import StudentScores
 
 _PERSISTENT_PARAMETERS = 10_000
@@ -57,8 +57,8 @@ class DeepSpeedEngine:
         initialize: Any = deepspeed.initialize  # its annotations refuse torch's own scheduler
         engine, _, _, _ = initialize(
             model=scorer,
-            optimizer=_adamw(scorer, config),
-            lr_scheduler=lambda optimizer: _schedule(optimizer, config),
+            optimizer=adamw(scorer, config),
+            lr_scheduler=lambda optimizer: schedule(optimizer, config),
             config=_deepspeed_config(config, self.world_size),
             dist_init_required=False,
         )
@@ -201,41 +201,6 @@ class DeepSpeedEngine:
 
         for parameter in self.scorer.parameters():
             parameter.register_hook(watch)
-
-
-def learning_rate_factor(step: int, config: LearnerConfig) -> float:
-    """Return the share of the peak learning rate at 0-based ``step``.
-
-    Linear warm-up that ends at the peak, then a cosine down to ``min_learning_rate_ratio``.
-    """
-    if step < config.warmup_steps:
-        return (step + 1) / (config.warmup_steps + 1)
-    span = max(1, config.steps - config.warmup_steps)
-    progress = min(1.0, (step - config.warmup_steps) / span)
-    floor = config.min_learning_rate_ratio
-    return floor + (1 - floor) * (1 + math.cos(math.pi * progress)) / 2
-
-
-def _schedule(
-    optimizer: torch.optim.Optimizer, config: LearnerConfig
-) -> torch.optim.lr_scheduler.LambdaLR:
-    return torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: learning_rate_factor(step, config)
-    )
-
-
-def _adamw(scorer: nn.Module, config: LearnerConfig) -> torch.optim.AdamW:
-    """AdamW that decays matrices only: norms and biases have no scale to be kept small."""
-    parameters = [p for p in scorer.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=config.learning_rate,
-        betas=config.adam_betas,
-    )
 
 
 def _deepspeed_config(config: LearnerConfig, ranks: int) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from configs.objective import DpkdConfig, ObjectiveConfig
 from configs.objectives.divergence import KdConfig
 from configs.run import RunConfig
 from learner.batch import collate
-from learner.engine import learning_rate_factor
 from learner.logprobs import ResponseScorer
+from learner.optimizer import learning_rate_factor
 from learner.segments import Asked, Segment
 from learner.step import forward_backward
 from learner.worker import LearnerWorker
