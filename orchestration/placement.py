@@ -139,7 +139,11 @@ class RayRole(Role):
         """Have Ray place it; ``place`` is a scheduling strategy of Ray's."""
         super().__init__(name, timeout)
         remote: Any = ray.remote  # its annotations know no concurrency groups
-        self._host = remote(concurrency_groups={HEALTH: 1})(_AsyncHost if asynchronous else _Host)
+        # Out of order: in order, Ray holds every call, whether a part is alive too, behind one whose
+        # argument another part has still to make.
+        self._host = remote(concurrency_groups={HEALTH: 1}, allow_out_of_order_execution=True)(
+            _AsyncHost if asynchronous else _Host
+        )
         # What coordinates stays beside the driver: no other machine's loss is then its own.
         self._strategy = _beside_the_driver() if asynchronous else place
         self._resources = resources
