@@ -9,6 +9,15 @@ from typing import Any, Self
 from tests.e2e.hosts import Host, Network
 from tests.e2e.ray_nodes import RayNode
 
+LEARNER, TEACHER, SAMPLER = {"learner": 1}, {"teacher": 1}, {"sampler": 1}
+"""Seats of a host: how many of each part it has room for."""
+SEATED = (
+    'cluster.learner={"cpus":0,"custom":{"learner":1}}',
+    'cluster.teacher={"cpus":0,"custom":{"teacher":1}}',
+    'cluster.sampler={"cpus":0,"custom":{"sampler":1}}',
+)
+"""Overrides of a run: every part takes a seat."""
+
 
 class RayHosts:
     """A head, with room for drivers and queues only, and a host for each entry of ``seats``."""
@@ -24,8 +33,9 @@ class RayHosts:
         with contextlib.ExitStack() as started:
             self.network = started.enter_context(Network(1 + len(seats), folder / "hosts"))
             self.head, *others = self.network.hosts
-            self._head = started.enter_context(RayNode(folder / "head.log", on=self.head, cpus=1))
-            started.callback(self._end)
+            self._head = RayNode(folder / "head.log", on=self.head, cpus=1)
+            started.callback(self._head.kill)  # one by one they would take their time
+            started.callback(self._kill)
             self._seats.update(zip(others, seats, strict=True))
             with ThreadPoolExecutor() as pool:
                 list(pool.map(self.start, others))
@@ -41,22 +51,22 @@ class RayHosts:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        """End every Ray, and take the network down."""
+        """Switch every host off, and take the network down."""
         self._started.close()
 
+    def runs_on(self, host: Host) -> bool:
+        """Whether the Ray of a host has not ended by itself."""
+        return self._nodes[host].is_running()
+
     def start(self, host: Host) -> None:
-        """Start Ray on a host, whose last one has ended."""
+        """Start Ray on a host where none runs, as whoever watches over a pod does."""
         log = self._folder / f"{host.name}.log"
         self._nodes[host] = RayNode(log, joins=self._head, on=host, cpus=0, **self._seats[host])
-
-    def end(self, host: Host) -> None:
-        """End the Ray of a host, where it has not ended by itself."""
-        self._nodes.pop(host).__exit__()
 
     def at(self, address: str) -> Host:
         """Return the host that has this address."""
         return next(host for host in self.network.hosts if host.address == address)
 
-    def _end(self) -> None:
-        with ThreadPoolExecutor() as pool:
-            list(pool.map(self.end, list(self._nodes)))
+    def _kill(self) -> None:
+        for node in self._nodes.values():
+            node.kill()

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -87,7 +86,7 @@ class RayNode:
         """Have it end; kill what does not."""
         family = self._family()
         if self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGTERM)
+            self._process.terminate()  # it ends the others in their order, which takes less long
         _, alive = psutil.wait_procs(family, timeout=20)
         for process in alive:
             process.kill()
@@ -99,9 +98,9 @@ class RayNode:
             process.kill()
         self._process.wait(10)
 
-    def wait(self, timeout: float) -> None:
-        """Wait until it has ended by itself."""
-        self._process.wait(timeout)
+    def is_running(self) -> bool:
+        """Whether it has not ended by itself."""
+        return self._process.poll() is None
 
     def _family(self) -> list[psutil.Process]:
         try:
