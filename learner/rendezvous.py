@@ -9,18 +9,22 @@ import os
 import socket
 from datetime import timedelta
 
+import psutil
 import torch.distributed as dist
 
 
-def own_address(world_size: int) -> str:
+def own_address(world_size: int, known: str | None = None) -> str:
     """Return the address at which other ranks reach this one; loopback for a lone rank.
 
     The environment variable ``MASTER_ADDR``, torch's own, decides where it is set: loopback
-    keeps the ranks of one machine to themselves.
+    keeps the ranks of one machine to themselves. Then the address by which the cluster has
+    ``known`` this machine decides, then its host name.
     """
     if address := os.environ.get("MASTER_ADDR"):
         return address
     if world_size > 1:
+        if known:
+            return known
         try:
             address = socket.gethostbyname(socket.gethostname())
             with socket.socket() as probe:
@@ -53,16 +57,21 @@ def join(
     world_size: int,
     backend: str,
     listener: socket.socket | None = None,
+    own: str | None = None,
     timeout: timedelta = timedelta(minutes=10),
 ) -> None:
     """Start torch.distributed (collective). Rank 0 gives the ``listener`` it announced.
 
-    Ranks that meet on loopback keep their own connections on it too.
+    Ranks that meet on loopback keep their own connections on it too; others have them on the
+    interface of their ``own`` address. Gloo alone would take that of the host name, which may be
+    loopback, or none.
     """
     if world_size == 1 and dist.is_initialized():
         return  # in the local runner a vLLM engine of this process was quicker; one rank is one
     if ipaddress.ip_address(socket.gethostbyname(address)).is_loopback:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    elif own and (interface := interface_of(own)):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
     store = dist.TCPStore(
         address,
         port,
@@ -73,3 +82,9 @@ def join(
         use_libuv=True,
     )
     dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
+
+
+def interface_of(address: str) -> str | None:
+    """Return the name of this machine's interface that has ``address``; None: none has it."""
+    every = psutil.net_if_addrs().items()
+    return next((name for name, each in every if any(a.address == address for a in each)), None)

@@ -41,12 +41,24 @@ class LearnerWorker:
     arguments.
     """
 
-    def __init__(self, config: RunConfig, *, model: str, rank: int, world_size: int) -> None:
-        """Remember what to load: ``model`` is a folder in Hugging Face layout or a hub name."""
+    def __init__(
+        self,
+        config: RunConfig,
+        *,
+        model: str,
+        rank: int,
+        world_size: int,
+        address: str | None = None,
+    ) -> None:
+        """Remember what to load: ``model`` is a folder in Hugging Face layout or a hub name.
+
+        ``address`` is this machine's in the cluster, where it is in one.
+        """
         assert 0 <= rank < world_size
         self._config = config
         self._source = model
         self._rank, self._world_size = rank, world_size
+        self._address = address
         self._listener: socket.socket | None = None
         self._engine: DeepSpeedEngine | None = None
         self._sender: Any = None
@@ -55,7 +67,8 @@ class LearnerWorker:
     def rendezvous(self) -> tuple[str, int]:
         """Return the address and port at which rank 0 will wait for the others."""
         assert self._rank == 0 and self._listener is None
-        self._listener = rendezvous.listen(rendezvous.own_address(self._world_size))
+        own = rendezvous.own_address(self._world_size, self._address)
+        self._listener = rendezvous.listen(own)
         address, port = self._listener.getsockname()
         return address, port
 
@@ -77,6 +90,7 @@ class LearnerWorker:
             world_size=self._world_size,
             backend=_backend(),
             listener=self._listener,
+            own=self._address,
         )
         scorer = ResponseScorer(self._load_model(), chunk_tokens=config.logprob_chunk_tokens)
         prove_scorer(scorer)
@@ -168,7 +182,7 @@ class LearnerWorker:
             self._sender = open_cuda_sender(
                 lambda: self.engine.full_state_dict() or {},
                 call,
-                address=rendezvous.own_address(1 + samplers) if nccl else None,
+                address=rendezvous.own_address(1 + samplers, self._address) if nccl else None,
                 port=rendezvous.free_port() if nccl else None,
                 samplers=samplers,
             )

@@ -17,6 +17,7 @@ from configs.student import StudentConfig
 from configs.teacher import TeacherConfig
 from orchestration.launcher import Gang, Launcher
 from orchestration.learner_group import LearnerGroup
+from orchestration.placement import node_address
 from orchestration.replay import ReplayQueue
 from orchestration.role_counts import initial_counts, role_counts
 from orchestration.roles import Role
@@ -186,4 +187,10 @@ def _build_learner(config: RunConfig, model: str, rank: int) -> object:
     """Import DeepSpeed in the learner's process, not in the driver's, where it takes seconds."""
     from learner.worker import LearnerWorker
 
-    return LearnerWorker(config, model=model, rank=rank, world_size=config.learner.ranks)
+    return LearnerWorker(
+        config,
+        model=model,
+        rank=rank,
+        world_size=config.learner.ranks,
+        address=None if config.cluster.local else node_address(),
+    )

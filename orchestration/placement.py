@@ -61,7 +61,7 @@ class _Host:
     @ray.method(concurrency_group=HEALTH)
     def identity(self) -> Process:
         port = self._exporter.port if self._exporter else None
-        return Process(socket.gethostname(), os.getpid(), ray.util.get_node_ip_address(), port)
+        return Process(socket.gethostname(), os.getpid(), node_address(), port)
 
     @ray.method(concurrency_group=HEALTH)
     def clock(self) -> Reading:
@@ -93,6 +93,11 @@ class _AsyncHost(_Host):
     async def run(self, method: str, returns: int, *args: Any) -> Any:
         answer = getattr(self._part, method)(*args)
         return spread(await answer if inspect.isawaitable(answer) else answer, returns)
+
+
+def node_address() -> str:
+    """Return the address by which the cluster knows this process's machine."""
+    return ray.util.get_node_ip_address()
 
 
 class RayGang:
@@ -139,7 +144,11 @@ class RayRole(Role):
         """Have Ray place it; ``place`` is a scheduling strategy of Ray's."""
         super().__init__(name, timeout)
         remote: Any = ray.remote  # its annotations know no concurrency groups
-        self._host = remote(concurrency_groups={HEALTH: 1})(_AsyncHost if asynchronous else _Host)
+        # In order, Ray would hold every call, even whether a part is alive, behind one whose
+        # argument another part has still to make.
+        self._host = remote(concurrency_groups={HEALTH: 1}, allow_out_of_order_execution=True)(
+            _AsyncHost if asynchronous else _Host
+        )
         # What coordinates stays beside the driver: no other machine's loss is then its own.
         self._strategy = _beside_the_driver() if asynchronous else place
         self._resources = resources

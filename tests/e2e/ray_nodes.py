@@ -1,8 +1,7 @@
-"""Ray nodes of our own on loopback, started as an operator does, ended by pid."""
+"""Ray nodes of our own, on loopback or on hosts, started as an operator does, ended by pid."""
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Self
 
 import psutil
+
+from tests.e2e.hosts import Host
 
 RAY = Path(sys.executable).with_name("ray")
 _SOON = {
@@ -34,38 +35,43 @@ class RayNode:
         joins: "RayNode | None" = None,
         cpus: int = 2,
         auth: str = "token",
+        on: Host | None = None,
         **resources: float,
     ) -> None:
-        """Start it, and wait until it is there; ``resources`` are custom ones."""
+        """Start it, and wait until it is there; ``resources`` are custom ones.
+
+        It is on loopback, or ``on`` a host: the head of hosts must be, too.
+        """
         self.log = log
         self.environment = with_venv() | {"RAY_AUTH_MODE": auth}
         """Of whoever speaks with it."""
         # A driver takes the node of its own address for its own: others get another.
-        host = "127.0.0.2" if joins else "127.0.0.1"
+        own = on.address if on else "127.0.0.2" if joins else "127.0.0.1"
         self.address = joins.address if joins else ""
         """``host:port``, as in cluster.address."""
         self.dashboard = ""
-        role = self._as_head() if joins is None else [f"--address={joins.address}"]
+        role = self._as_head(own) if joins is None else [f"--address={joins.address}"]
+        command = [
+            *(RAY, "start", "--block", f"--node-ip-address={own}", *role),
+            *(f"--num-cpus={cpus}", f"--resources={json.dumps(resources)}"),
+            "--disable-usage-stats",
+        ]
         with log.open("w") as output:
             self._process = subprocess.Popen(
-                [
-                    *(RAY, "start", "--block", f"--node-ip-address={host}", *role),
-                    *(f"--num-cpus={cpus}", f"--resources={json.dumps(resources)}"),
-                    "--disable-usage-stats",
-                ],
+                on.command(*command) if on else command,
                 env=self.environment | _SOON,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        if joins is None:
+        if joins is None and on is None:
             self._wait_until(self._answers)
-        else:
+        else:  # no dashboard here, or none within reach
             self._wait_until(lambda: "Ray runtime started" in log.read_text())
 
-    def _as_head(self) -> list[str]:
+    def _as_head(self, own: str) -> list[str]:
         gcs, dashboard, client, agent = free_ports(4)
-        self.address = f"127.0.0.1:{gcs}"
+        self.address = f"{own}:{gcs}"
         self.dashboard = f"http://127.0.0.1:{dashboard}"
         return [
             *("--head", f"--port={gcs}", "--dashboard-host=127.0.0.1"),
@@ -80,7 +86,7 @@ class RayNode:
         """Have it end; kill what does not."""
         family = self._family()
         if self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGTERM)
+            self._process.terminate()  # it ends the others in their order, which takes less long
         _, alive = psutil.wait_procs(family, timeout=20)
         for process in alive:
             process.kill()
@@ -91,6 +97,10 @@ class RayNode:
         for process in self._family():
             process.kill()
         self._process.wait(10)
+
+    def is_running(self) -> bool:
+        """Whether it has not ended by itself."""
+        return self._process.poll() is None
 
     def _family(self) -> list[psutil.Process]:
         try:

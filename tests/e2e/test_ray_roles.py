@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from functools import partial
 
 import numpy as np
@@ -23,6 +24,10 @@ class Part:
         self.name = name
 
     def double(self, values: np.ndarray) -> np.ndarray:
+        return 2 * values
+
+    def double_slowly(self, values: np.ndarray) -> np.ndarray:
+        time.sleep(5)
         return 2 * values
 
     def two(self) -> tuple[str, str]:
@@ -71,6 +76,20 @@ def test_a_value_travels_from_role_to_role_by_reference(launcher):
     answer, clock = asyncio.run(story())
     assert answer == ([0, 4, 8], "ok", "set")
     assert [span.method for span in clock.spans if span.busy] == ["build", "double", "two"]
+
+
+def test_who_waits_for_another_one_s_answer_is_alive_and_works(launcher):
+    async def story():
+        slow, waiting = _part(launcher), _part(launcher)
+        await asyncio.gather(slow.call("build"), waiting.call("build"))
+        doubled = waiting.submit("double", slow.submit("double_slowly", np.arange(3)))
+        alive = await waiting.is_alive(2)
+        works = await waiting.call("two", timeout=2)
+        answer = await waiting.fetch(doubled)
+        await asyncio.gather(slow.stop(), waiting.stop())
+        return alive, works, answer.tolist()
+
+    assert asyncio.run(story()) == (True, ("ok", "set"), [0, 4, 8])
 
 
 def test_an_error_keeps_its_type_and_its_one_sentence(launcher):

@@ -15,6 +15,8 @@ from typing import Any
 
 import psutil
 
+from tests.e2e.hosts import Host
+
 ROOT = Path(__file__).parents[2]
 TINY = (
     "data.embedded_rows=200",
@@ -53,7 +55,9 @@ class TinyRun:
         recipe: str = "quickstart",
         tiny: Sequence[str] = TINY,
         log: str | None = None,
+        on: Host | None = None,
     ) -> None:
+        """Start it, its driver ``on`` a host or here."""
         self.folder = home / "runs" / name
         self.command = [
             *(sys.executable, "-m", "orchestration.run", recipe, *tiny),
@@ -62,7 +66,7 @@ class TinyRun:
         self.log = home / f"{log or name}.log"
         self._output = self.log.open("w")
         self.process = subprocess.Popen(
-            self.command,
+            on.command(*self.command) if on else self.command,
             cwd=ROOT,
             stdout=self._output,
             stderr=subprocess.STDOUT,

@@ -1,4 +1,4 @@
-"""Machines of a cluster that are lost under a run: a node, and Ray's head."""
+"""Machines of a cluster that are lost under a run: a node, Ray's head, a learner's host."""
 
 import os
 import signal
@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from orchestration.ledger import read_events
+from tests.e2e.ray_hosts import LEARNER, SAMPLER, SEATED, TEACHER, RayHosts
 from tests.e2e.ray_nodes import RayNode
 from tests.faults.faulty_run import FaultyRun
 
@@ -60,6 +61,33 @@ def test_a_lost_node_s_sampler_moves_and_is_done_without_when_there_is_nowhere(t
     on.verify()
     report(on.outcome("9 node lost: sampler moves", "its processes killed", restarted=name))
     report(on.outcome("9 node lost for good", "its processes killed"))
+
+
+@pytest.mark.skipif("DPKD_SOAK" not in os.environ, reason="minutes long: make test-faults runs it")
+def test_a_learner_that_is_cut_off_starts_again_from_its_checkpoint(tmp_path, report):
+    with RayHosts(tmp_path, LEARNER, TEACHER, SAMPLER) as cluster:
+        address = f"cluster.address={cluster.address}"
+        run = FaultyRun(tmp_path, "learner.steps=20", *SEATED, address, name="cut", on=cluster.head)
+        story = cut_off_the_learner(run, cluster)
+        assert run.wait(lambda: next(story, None)) == 0, run.tail()
+        run.verify()
+    assert run.json("summary.json")["restarts"]["learner"] == 1
+    assert [step for step, _ in run.losses()] == list(range(1, 21))
+    report(run.outcome("9 learner's host cut off, and back", "its wire", restarted="learner"))
+
+
+def cut_off_the_learner(run: FaultyRun, cluster: RayHosts) -> Iterator[None]:
+    """Go on at each ``next`` as far as the run has come."""
+    while run.step() < 6:
+        yield
+    host = cluster.at(run.json("processes.json")["learner-0"]["address"])
+    cluster.network.cut(host)
+    while "learner-0 died" not in run.log.read_text():
+        yield
+    cluster.network.join(host)
+    while cluster.runs_on(host):
+        yield
+    cluster.start(host)
 
 
 def lose_a_node_twice(run: FaultyRun, head: RayNode, nodes: list[RayNode]) -> Iterator[None]:
