@@ -188,8 +188,10 @@ class Pipeline:
         groups = [prompts]
         while groups:
             group = groups.pop(0)
+            maker = self._maker(index)
             try:
-                await self._put(self._maker(index).make(group))
+                with maker.at_work():
+                    await self._put(maker.make(group))
             except RoleDied as death:
                 await self.parts.supervisor.revive(death)
                 if isinstance(death, AnswerLost):  # nobody died over these prompts
@@ -376,7 +378,9 @@ class Pipeline:
                 stale = [pair for pair in stale if pair.uid not in failure.uids]
 
     async def _remake(self, stale: Sequence[PreferenceTuple]) -> None:
-        await self._put(self._maker(0).remake(stale))
+        maker = self._maker(0)
+        with maker.at_work():
+            await self._put(maker.remake(stale))
 
     async def _teacher_failed(self, failure: TeacherFailedError) -> None:
         """Give up the prompts to which the teacher has no usable answer."""

@@ -7,6 +7,8 @@ next role: large values, which never pass through the driver).
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from configs.errors import DpkdError
@@ -58,6 +60,25 @@ class Role(ABC):
         self.process: Process | None = None
         """Where the part runs, as far as it has said so."""
         self._timeout = timeout
+        self._clients = 0
+        self._free = asyncio.Event()
+        self._free.set()
+
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        """Note that something was submitted to it, until what follows from that is there."""
+        self._clients += 1
+        self._free.clear()
+        try:
+            yield
+        finally:
+            self._clients -= 1
+            if not self._clients:
+                self._free.set()
+
+    async def free(self) -> None:
+        """Wait until nobody waits for anything of it that stays remote."""
+        await self._free.wait()
 
     @abstractmethod
     def submit(self, method: str, *args: Any, returns: int = 1) -> Any:

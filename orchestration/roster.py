@@ -142,9 +142,9 @@ class Roster:
         task.add_done_callback(self._leaving.discard)
 
     async def _see_off(self, role: Role) -> None:
-        """End a sampler behind the calls that it was given: a call is answered in its turn."""
+        """End a sampler once what it was asked for is there."""
         try:
-            await role.call("transport")
+            await role.free()
             await self.part_with(role)
         except RoleError:
             pass  # it died before: whoever waited for it asks another

@@ -7,6 +7,7 @@ prompts ──► sampler.generate ──► trajectories ─┐
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,10 @@ class TupleMaker:
     teacher: Role
     offline: Role | None = None
     reference: Role | None = None
+
+    def at_work(self) -> AbstractContextManager[None]:
+        """Keep the sampler from leaving until its answers have become tuples."""
+        return self.sampler.serving() if self.sampler else nullcontext()
 
     def make(self, prompts: Sequence[Prompt]) -> Any:
         """Return a reference to the tuples of ``prompts``, in their order."""
