@@ -2,7 +2,7 @@
 
     python benchmarks/planner.py [--recipe quickstart] [--steps 60] [--rounds 4] [--keep FOLDER]
 
-In turns, so that what else the machine does falls on all alike: the calibration's three runs, then
+In turns, so that what else the machine does falls on all alike: the calibration's four runs, then
 the recipe with one and two samplers, in lockstep and overlapped. Medians over the rounds; exit code
 1 where one is off by more than the limit.
 """

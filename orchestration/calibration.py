@@ -41,13 +41,16 @@ def calibrate(
 def calibrations(config: RunConfig) -> dict[str, RunConfig]:
     """Return the runs that tell the costs, with one part of each kind.
 
-    In lockstep with a whole and with half a batch a call, then overlapped.
+    In lockstep with a whole and with half a batch a call; then overlapped, and with two samplers,
+    which tell how parts slow each other.
     """
     batch = config.learner.batch_size
+    half = max(1, batch // 2)
     return {
-        "whole": _one_of_each(config, batch, lag=0),
-        "half": _one_of_each(config, max(1, batch // 2), lag=0),
-        "overlapped": _one_of_each(config, batch, lag=1),
+        "whole": _short(config, batch),
+        "half": _short(config, half),
+        "overlapped": _short(config, batch, lag=1),
+        "abreast": _short(config, half, samplers=2),
     }
 
 
@@ -56,12 +59,12 @@ def measure(config: RunConfig, name: str, folder: Path) -> Measured:
     return Measured(run_quietly(_bare(config, name, folder), folder))
 
 
-def _one_of_each(config: RunConfig, per_call: int, *, lag: int) -> RunConfig:
-    """Return the recipe with one part of each kind."""
+def _short(config: RunConfig, per_call: int, *, lag: int = 0, samplers: int = 1) -> RunConfig:
+    """Return the recipe with one part of each kind, or two samplers, for ``STEPS`` steps."""
     return config.model_copy(
         update={
             "student": config.student.model_copy(
-                update={"replicas": 1, "initial_replicas": None, "batch_size": per_call}
+                update={"replicas": samplers, "initial_replicas": None, "batch_size": per_call}
             ),
             "teacher": config.teacher.model_copy(update={"replicas": 1}),
             "replay": config.replay.model_copy(update={"max_policy_lag": lag}),
@@ -72,7 +75,8 @@ def _one_of_each(config: RunConfig, per_call: int, *, lag: int) -> RunConfig:
 
 def _named(config: RunConfig) -> str:
     how = "overlapped" if config.replay.max_policy_lag else "in lockstep"
-    return f"{how}, {config.student.batch_size} prompts a call"
+    who = "two samplers" if config.student.replicas > 1 else "one sampler"
+    return f"{who}, {how}, {config.student.batch_size} prompts a call"
 
 
 def _bare(config: RunConfig, name: str, folder: Path) -> RunConfig:

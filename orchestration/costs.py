@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 from configs.errors import ConfigError
@@ -30,6 +30,8 @@ class Linear(NamedTuple):
 
 
 NOTHING = Linear(0.0)
+EVERY = "every"
+"""Stands for the methods that ``Costs.latency`` does not name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +50,9 @@ class Costs:
     """The learner copies its weights out."""
     load: float = 0.0
     """A sampler takes them in."""
-    latency: Linear = NOTHING
-    """From calling a part to its beginning, with n prompts to carry there."""
+    latency: Mapping[str, Linear] = field(default_factory=dict)
+    """Method → from calling it to its beginning, with n prompts to carry there; ``EVERY``: of all
+    that are not named."""
     driver: float = 0.0
     """The driver's own core, a call."""
     queue: float = 0.0
@@ -60,6 +63,10 @@ class Costs:
     bandwidth: float = 0.0
     """Bytes a second that leave the learner's machine; 0: everybody shares its memory."""
 
+    def way(self, method: str, carried: int) -> float:
+        """Return the seconds from calling a method, with so many prompts, to its beginning."""
+        return self.latency.get(method, self.latency.get(EVERY, NOTHING)).of(carried)
+
     @property
     def transfer(self) -> float:
         """Seconds of sending the weights to one other machine."""
@@ -67,7 +74,7 @@ class Costs:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON."""
-        return {k: list(v) if isinstance(v, Linear) else v for k, v in asdict(self).items()}
+        return {each.name: _plain(getattr(self, each.name)) for each in fields(self)}
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> "Costs":
@@ -75,7 +82,7 @@ class Costs:
 
         Raises ConfigError for a name or a value that is none.
         """
-        known = {field.name: field for field in fields(cls)}
+        known = [each.name for each in fields(cls)]
         if wrong := sorted(set(given) - set(known)):
             raise ConfigError(f"costs name {', '.join(wrong)}; there are {', '.join(known)}")
         if missing := sorted({"generate", "judge", "learn"} - set(given)):
@@ -83,14 +90,20 @@ class Costs:
         return cls(**{name: _cost(name, value) for name, value in given.items()})
 
 
-_LINES = ("generate", "judge", "learn", "respond", "latency")
+_LINES = ("generate", "judge", "learn", "respond")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _plain(each) for name, each in value.items()}
+    return list(value) if isinstance(value, Linear) else value
 
 
 def _cost(name: str, value: Any) -> Any:
     try:
-        if name not in _LINES:
-            return _seconds(value)
-        return Linear(*map(_seconds, value)) if isinstance(value, list) else _of_one(name, value)
+        if name == "latency":
+            return _latency(value)
+        return _line(value) if name in _LINES else _seconds(value)
     except (TypeError, ValueError):
         raise ConfigError(
             f"costs: {name}={value!r} is no number of seconds"
@@ -98,10 +111,19 @@ def _cost(name: str, value: Any) -> Any:
         ) from None
 
 
-def _of_one(name: str, value: Any) -> Linear:
-    """Read one number: what a prompt costs, or what any call waits."""
-    seconds = _seconds(value)
-    return Linear(seconds) if name == "latency" else Linear(0, seconds)
+def _line(value: Any) -> Linear:
+    """Read [fixed, each], or what each costs."""
+    return Linear(*map(_seconds, value)) if isinstance(value, list) else Linear(0, _seconds(value))
+
+
+def _latency(value: Any) -> dict[str, Linear]:
+    """Read lines, or seconds, by method; or seconds that every call takes."""
+    if not isinstance(value, Mapping):
+        return {EVERY: Linear(_seconds(value))}
+    return {
+        str(method): _line(each) if isinstance(each, list) else Linear(_seconds(each))
+        for method, each in value.items()
+    }
 
 
 def _seconds(value: Any) -> float:

@@ -7,11 +7,16 @@ from dataclasses import replace
 from configs.run import RunConfig
 from orchestration.balance import APART
 from orchestration.costs import Costs, Linear
+from orchestration.gaps import gap_before, seconds_of
 from orchestration.measured_run import Measured
 from orchestration.simulation import simulate
 
-LONGEST_LATENCY = 0.25
-MOST_CROWDING = 0.7
+MOST_CROWDING = 0.6
+AT_ONCE = ("overlapped", "abreast")
+"""Calibrations in which several parts work at the same time."""
+CARRYING = ("generate", "respond", "judge")
+"""Calls that bring prompts, or what was made of them, in whole or in half batches."""
+EMPTY_HANDED = ("optim_step", "publish_weights", "load_weights")
 
 
 def fit(
@@ -19,45 +24,63 @@ def fit(
 ) -> Costs:
     """Return the costs that ``calibration.calibrations`` show: medians over calls, then runs.
 
-    What steps take beyond their calls is latency; what an overlapped one takes beyond that,
-    crowding. Each is what makes the simulated run take as long as the measured one.
+    What passes in lockstep between two calls, more than a simulation without latency has there, is
+    latency. What steps take in which several parts work at once, more than is then simulated, is
+    crowding.
     """
-    took = {kind: statistics.median(run.step_seconds for run in seen[kind]) for kind in kinds}
     costs = _of_calls(kinds["whole"], seen)
     costs = replace(costs, **_of_driver(kinds["whole"], seen["whole"], costs))
-    costs = replace(costs, latency=_latency(kinds, took, costs))
-    crowding = _meeting(
-        lambda share: _step(kinds["overlapped"], replace(costs, crowding=share), cores),
-        took["overlapped"],
-        most=MOST_CROWDING,
-    )
-    return replace(costs, crowding=crowding)
+    costs = replace(costs, latency=_latency(kinds, seen, costs))
+    return replace(costs, crowding=_crowding(kinds, seen, costs, cores))
 
 
-def _latency(kinds: Mapping[str, RunConfig], took: Mapping[str, float], costs: Costs) -> Linear:
-    """Return what calls take on their way.
+def _crowding(
+    kinds: Mapping[str, RunConfig],
+    seen: Mapping[str, Sequence[Measured]],
+    costs: Costs,
+    cores: float,
+) -> float:
+    """Return the crowding with which the runs that use several cores are told best."""
+    took = {kind: statistics.median(run.step_seconds for run in seen[kind]) for kind in AT_ONCE}
 
-    In half batches the same prompts are carried by twice the calls: how much longer that takes
-    tells what a call waits whatever it carries; the rest of a step, what a prompt adds.
-    """
+    def error(crowding: float) -> float:
+        crowded = replace(costs, crowding=crowding)
+        told = {
+            kind: simulate(kinds[kind], crowded, cores=cores, steps=8).step_seconds
+            for kind in AT_ONCE
+        }
+        return sum((told[kind] / took[kind] - 1) ** 2 for kind in AT_ONCE)
 
-    def step(kind: str, fixed: float, each: float = 0.0) -> float:
-        return _step(kinds[kind], replace(costs, latency=Linear(fixed, each)), APART)
-
-    def fixed_up_to(most: float) -> float:
-        return _meeting(lambda fixed: step("whole", fixed), took["whole"], most=most)
-
-    fixed = _meeting(
-        lambda fixed: step("half", fixed) - step("whole", fixed),
-        took["half"] - took["whole"],
-        most=fixed_up_to(LONGEST_LATENCY),
-    )
-    each = _meeting(lambda each: step("whole", fixed, each), took["whole"], most=LONGEST_LATENCY)
-    return Linear(fixed, each)
+    return _least(error, MOST_CROWDING)
 
 
-def _step(config: RunConfig, costs: Costs, cores: float) -> float:
-    return simulate(config, costs, cores=cores, steps=8).step_seconds
+def _least(error: Callable[[float], float], most: float) -> float:
+    """Return where from 0 to ``most`` a function with one valley is least, to a hundredth."""
+    return min((step / 100 for step in range(round(100 * most) + 1)), key=error)
+
+
+def _latency(
+    kinds: Mapping[str, RunConfig], seen: Mapping[str, Sequence[Measured]], costs: Costs
+) -> dict[str, Linear]:
+    """Return what lies before each call, of whole and of half batches: a line through both."""
+    batch = kinds["whole"].learner.batch_size
+    sizes = {"whole": batch, "half": max(1, batch // 2)}
+    without = {kind: simulate(kinds[kind], costs, cores=APART, steps=8).calls for kind in sizes}
+
+    def before(method: str, kind: str) -> float:
+        measured = statistics.median(gap_before(run.calls, method) for run in seen[kind])
+        return max(0.0, measured - gap_before(without[kind], method))
+
+    lines = {
+        method: Linear.through({size: before(method, kind) for kind, size in sizes.items()})
+        for method in CARRYING
+    }
+    # Between judging and learning the queue takes the tuples in and hands them out: as much is
+    # carried as to the judge, twice.
+    learning = before("forward_backward", "whole")
+    each = min(2 * lines["judge"].each, learning / batch)
+    lines["forward_backward"] = Linear(learning - each * batch, each)
+    return lines | {method: Linear(before(method, "whole")) for method in EMPTY_HANDED}
 
 
 def _of_calls(whole: RunConfig, seen: Mapping[str, Sequence[Measured]]) -> Costs:
@@ -66,7 +89,7 @@ def _of_calls(whole: RunConfig, seen: Mapping[str, Sequence[Measured]]) -> Costs
     runs = {batch: seen["whole"], max(1, batch // 2): seen["half"]}
 
     def median(method: str, of: Sequence[Measured]) -> float:
-        return statistics.median(run.median(method) for run in of)
+        return statistics.median(seconds_of(run.calls, method) for run in of)
 
     def line(method: str) -> Linear:
         return Linear.through({size: median(method, of) for size, of in runs.items()})
@@ -90,12 +113,3 @@ def _of_driver(whole: RunConfig, seen: Sequence[Measured], costs: Costs) -> dict
     )
     call = spent / simulate(whole, costs, cores=APART, steps=4).driver_calls
     return {"driver": call, "queue": call}
-
-
-def _meeting(foretold: Callable[[float], float], seconds: float, *, most: float) -> float:
-    """Return the number from 0 to ``most`` with which ``seconds`` are foretold."""
-    low, high = 0.0, most
-    for _ in range(16):
-        middle = (low + high) / 2
-        low, high = (low, middle) if foretold(middle) > seconds else (middle, high)
-    return low

@@ -33,7 +33,7 @@ from orchestration.table import as_text
 SAMPLERS = (1, 8, 64, 512)
 EPILOG = """\
 costs, in seconds, as --costs takes them (JSON or YAML): generate, respond, judge and learn as a
-number a prompt or as [fixed, each]; latency, of a call on its way, as a number or as [fixed, each];
+number a prompt or as [fixed, each]; latency, from a call to its beginning, a number or by method;
 publish, load, driver and queue as numbers; crowding, the share of its speed that a core loses when
 all of its machine work; weight_bytes and bandwidth (bytes a second), where samplers are on other
 machines.

@@ -14,6 +14,7 @@ import numpy as np
 
 from configs.wire import PreferenceTuple, Prompt, Response, Trajectory, Uid, WeightProof
 from orchestration.costs import Costs
+from orchestration.gaps import Call
 from orchestration.replay import ReplayQueue
 from orchestration.roles import Role
 from orchestration.simulated_machine import Cores, Line
@@ -38,15 +39,16 @@ class World:
     network: Line = field(default_factory=Line)
     busy: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     """Seconds of work by role, waits for a core included."""
+    calls: list[Call] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Let the driver work on the cores that all share."""
         self.driver = Line(self.cores)
 
-    async def pass_on(self, values: Sequence[Any]) -> None:
+    async def pass_on(self, method: str, values: Sequence[Any]) -> None:
         """Let a call reach its part with what it carries: work of Ray's, on the same cores."""
         carried = max((len(value) for value in values if isinstance(value, list)), default=0)
-        await self.cores.work(self.costs.latency.of(carried))
+        await self.cores.work(self.costs.way(method, carried))
 
 
 class SimulatedRole(Role):
@@ -73,7 +75,7 @@ class SimulatedRole(Role):
     ) -> Any:
         await self.world.driver.serve(self.world.costs.driver)
         values = [await each if isinstance(each, asyncio.Future) else each for each in args]
-        await self.world.pass_on(values)
+        await self.world.pass_on(method, values)
         if before is not None and not before.done():
             await asyncio.wait([before])
         return await self.run(method, values)
@@ -85,6 +87,7 @@ class SimulatedRole(Role):
         began = loop.time()
         await self.world.cores.work(seconds)
         self.world.busy[self.name.split("-")[0]] += loop.time() - began
+        self.world.calls.append(Call(method, began, loop.time()))
         return answer
 
 
@@ -182,19 +185,17 @@ class SimulatedQueue(SimulatedRole):
 
     def submit(self, method: str, *args: Any, returns: int = 1) -> Any:
         """Run calls side by side, as an asyncio actor does."""
-        answer = asyncio.ensure_future(self._answer(getattr(self._queue, method), args))
+        answer = asyncio.ensure_future(self._answer(method, args))
         if returns == 1:
             return answer
         return tuple(asyncio.ensure_future(_item(answer, index)) for index in range(returns))
 
-    async def _answer(
-        self, method: Callable[..., Coroutine[Any, Any, Any]], args: Sequence[Any]
-    ) -> Any:
+    async def _answer(self, method: str, args: Sequence[Any]) -> Any:
         await self.world.driver.serve(self.world.costs.driver)
         values = [await each if isinstance(each, asyncio.Future) else each for each in args]
-        await self.world.pass_on(values)
+        await self.world.pass_on(method, values)
         await self.line.serve(self.world.costs.queue)
-        return await method(*values)
+        return await getattr(self._queue, method)(*values)
 
 
 class SimulatedPrompts:

@@ -2,14 +2,15 @@
 
 import asyncio
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from configs.errors import ConfigError
 from configs.run import RunConfig
 from orchestration.costs import Costs
+from orchestration.gaps import Call
 from orchestration.learner_group import LearnerGroup
 from orchestration.ledger import Ledger
 from orchestration.pipeline import Parts, Pipeline
@@ -50,6 +51,8 @@ class Forecast:
     """A second."""
     fan_out_seconds: float
     """A step: the weights' way to every sampler's machine."""
+    calls: Sequence[Call] = field(repr=False)
+    """In virtual seconds, by their ends."""
 
 
 def simulate(config: RunConfig, costs: Costs, *, cores: float, steps: int = 20) -> Forecast:
@@ -105,7 +108,7 @@ async def _run(config: RunConfig, world: World, ledger_path: Path) -> dict[str, 
         after = await levels_at(config.learner.steps - _tail(config))
         await loops
         ledger.check()
-    return _rates(before, after, config)
+    return {**_rates(before, after, config), "calls": world.calls}
 
 
 def _tail(config: RunConfig) -> int:
