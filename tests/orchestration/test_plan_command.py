@@ -8,10 +8,7 @@ import pytest
 from configs.load import load
 from orchestration import plan
 from orchestration.balance import balanced, scaled
-from orchestration.calibration import calibrations
-from orchestration.costs import Costs, Linear
-from orchestration.fitting import fit
-from orchestration.measured_run import Measured
+from orchestration.costs import Costs
 from orchestration.plan import main
 from orchestration.simulation import simulate
 
@@ -96,80 +93,3 @@ def test_what_cannot_be_planned_is_said_in_a_sentence(words, said, tmp_path, cap
     }
     assert main([word.format(**places) for word in words]) == 2
     assert said in capsys.readouterr().err
-
-
-def measured(folder: Path, *, generate: float, step: float) -> Measured:
-    """A run folder of eight steps, whose first calls are slow as those of real engines are."""
-    folder.mkdir(parents=True)
-    seconds = {
-        "generate": generate,
-        "respond": 0.1,
-        "judge": 0.2,
-        "forward_backward": 0.3,
-        "optim_step": 0.02,
-        "publish_weights": 0.01,
-        "load_weights": 0.04,
-    }
-    calls = [
-        {
-            "ph": "X",
-            "cat": "busy",
-            "dur": 1e6 * (took if index > 3 else 9),
-            "args": {"method": name},
-        }
-        for name, took in seconds.items()
-        for index in range(8)
-    ]
-    (folder / "timeline.json").write_text(json.dumps(calls))
-    lines = [{"step": index, "seconds": step if index > 3 else 9} for index in range(8)]
-    (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    summary = {
-        "throughput": {"driver_thread_seconds_per_step": 0.012},
-        "weight_sync": {"bytes": 1000},
-    }
-    (folder / "summary.json").write_text(json.dumps(summary))
-    return Measured(folder)
-
-
-KINDS = calibrations(load("quickstart", []))
-
-
-def runs(folder: Path, **steps: float) -> dict[str, list[Measured]]:
-    """One run of each kind, a step of which takes as long as is said."""
-    generate = {"whole": 1.0, "half": 0.6, "overlapped": 1.0}
-    return {
-        kind: [measured(folder / kind, generate=generate[kind], step=seconds)]
-        for kind, seconds in steps.items()
-    }
-
-
-def test_costs_are_medians_and_the_rest_of_a_step_is_on_the_way(tmp_path):
-    # Half batches: 0.2 s more of drawing, 0.2 of judging, and what three calls more wait.
-    costs = fit(KINDS, runs(tmp_path, whole=1.75, half=2.21, overlapped=1.5), cores=2)
-    assert costs.generate == pytest.approx(Linear(0.2, 0.025))
-    assert costs.learn == pytest.approx(Linear(0.0, 0.01))
-    assert (costs.publish, costs.load, costs.weight_bytes) == (0.01, 0.04, 1000)
-    again = {kind: simulate(KINDS[kind], costs, cores=99) for kind in ("whole", "half")}
-    assert again["whole"].step_seconds == pytest.approx(1.75, rel=0.01), "as it was measured"
-    assert again["half"].step_seconds == pytest.approx(2.21, rel=0.01)
-    assert again["whole"].driver * 1.75 == pytest.approx(0.012, rel=0.1)
-    assert costs.latency.fixed > 0.005 and costs.latency.each > 0
-
-
-def test_of_several_runs_of_a_kind_the_middle_one_counts(tmp_path):
-    seen = runs(tmp_path / "first", whole=1.75, half=2.21, overlapped=1.5)
-    slow = runs(tmp_path / "slow", whole=7.0, half=9.0, overlapped=6.0)
-    fast = runs(tmp_path / "fast", whole=1.0, half=1.1, overlapped=0.8)
-    three = {kind: seen[kind] + slow[kind] + fast[kind] for kind in seen}
-    assert fit(KINDS, three, cores=2) == fit(KINDS, seen, cores=2)
-
-
-def test_crowding_is_what_an_overlapped_run_takes_beyond_its_cores(tmp_path):
-    alone = fit(KINDS, runs(tmp_path / "a", whole=1.75, half=2.21, overlapped=1.0), cores=2)
-    assert alone.crowding == 0
-    seconds = simulate(KINDS["overlapped"], alone, cores=2).step_seconds
-    took = runs(tmp_path / "b", whole=1.75, half=2.21, overlapped=1.1 * seconds)
-    crowded = fit(KINDS, took, cores=2)
-    assert 0.05 < crowded.crowding < 0.4
-    again = simulate(KINDS["overlapped"], crowded, cores=2).step_seconds
-    assert again == pytest.approx(1.1 * seconds, rel=0.01)
