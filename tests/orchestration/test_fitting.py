@@ -80,7 +80,7 @@ def test_costs_are_found_again(tmp_path):
     assert found.crowding == pytest.approx(TRUE.crowding, abs=0.03)
     assert found.weight_bytes == 1000
     for method, line in TRUE.latency.items():
-        # To a few milliseconds of a step of two seconds: crowding has its share in what is measured.
+        # To some milliseconds of a step of two seconds: what is measured is crowded, too.
         assert found.way(method, 32) == pytest.approx(line.of(32), abs=5e-3), method
 
 
