@@ -16,7 +16,7 @@ from configs.monitoring import MonitoringConfig
 from configs.negatives import NegativesConfig
 from configs.objective import DpkdConfig, Need, ObjectiveConfig
 from configs.replay import ReplayConfig
-from configs.student import StudentConfig
+from configs.student import StudentConfig, WeightTransfer
 from configs.supervision import SupervisionConfig
 from configs.teacher import AnyTeacherConfig, TeacherConfig
 
@@ -125,6 +125,18 @@ class RunConfig(Section):
     def push_every(self) -> int | None:
         """Steps between the pushes that sampling for learning gets; None: none after the start."""
         return self.negatives.push_every if self.learns_from_student else None
+
+    @property
+    def weight_transfer(self) -> WeightTransfer:
+        """How new weights reach the samplers; ``auto``: as their device has it.
+
+        vLLM's CUDA transports are driven by a learner of one rank, from a process of its own, to
+        samplers that are all there when it opens; they bring no snapshot back.
+        """
+        fit = self.learner.ranks == 1 and not self.cluster.local and self.push_every == 1
+        stays = self.student.initial_replicas is None
+        wished = self.student.weight_transfer
+        return "object_store" if wished == "auto" and not (fit and stays) else wished
 
     @property
     def checkpoint_every(self) -> int:

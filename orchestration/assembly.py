@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,8 @@ class Roles:
     """Scores responses by the initial student."""
     gang: Gang | None = None
     """Places of the learner's ranks, where there are several."""
+    apart: list[Role] = field(default_factory=list)
+    """Samplers that are about to join, or leaving: nothing is asked of them any more, or yet."""
 
     def engines(self) -> list[Role]:
         """Every role that generates or scores."""
@@ -109,15 +111,8 @@ class Placing:
 
     def sampler(self, name: str) -> Role:
         """Place one student sampler."""
-        section, config = self.config.student, self.config
-        cuda_push = config.learner.ranks == 1 and not config.cluster.local
-        fixed = section.initial_replicas is None
-        if section.weight_transfer == "auto" and not (
-            cuda_push and config.push_every == 1 and fixed
-        ):
-            # vLLM's CUDA transports are driven by a learner of one rank, from a process of its
-            # own, to samplers that are all there when it opens; they bring no snapshot back.
-            section = section.model_copy(update={"weight_transfer": "object_store"})
+        config = self.config
+        section = config.student.model_copy(update={"weight_transfer": config.weight_transfer})
         build = partial(
             StudentSampler,
             section,

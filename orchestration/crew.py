@@ -174,7 +174,7 @@ def _roster(
     count = role_counts(config)["sampler"]
 
     def wanted() -> int:
-        return count and (wanted_samplers(books.folder.path) or count)
+        return count and wanted_samplers(books.folder.path, count)
 
     return Roster(
         config.supervision,

@@ -85,7 +85,7 @@ class Ledger:
         self._write("joined", role=role, step=step)
 
     def left(self, role: str, *, step: int) -> None:
-        """Note that a sampler left behind ``step``, because fewer were wanted."""
+        """Note that a sampler left behind ``step``: fewer were wanted, or it did not come back."""
         self._write("left", role=role, step=step)
 
     @property

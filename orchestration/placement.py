@@ -74,9 +74,9 @@ class _Host:
     @ray.method(concurrency_group=HEALTH)
     def statistics(self) -> Any:
         """Beside the clock: who looks at a part must not change what is seen."""
-        return self._part.statistics()
+        return self._part.statistics() if self._part else {}
 
-    def run(self, method: str, returns: int, *args: Any) -> Any:
+    def run(self, method: str, returns: int, _built: None, *args: Any) -> Any:
         self._clock.begin(method)
         try:
             return spread(getattr(self._part, method)(*args), returns)
@@ -90,7 +90,7 @@ class _AsyncHost(_Host):
     async def statistics(self) -> Any:
         return await self._part.statistics()
 
-    async def run(self, method: str, returns: int, *args: Any) -> Any:
+    async def run(self, method: str, returns: int, _built: None, *args: Any) -> Any:
         answer = getattr(self._part, method)(*args)
         return spread(await answer if inspect.isawaitable(answer) else answer, returns)
 
@@ -156,12 +156,18 @@ class RayRole(Role):
         self._monitoring = None if asynchronous else monitoring
         self._build = build
         self._actor: Any = self._place()
+        self._built: Any = None
+        """What ``build`` will return: calls out of order wait for that, too."""
 
     def submit(self, method: str, *args: Any, returns: int = 1) -> Any:
         """See ``Role.submit``."""
+        if method == "build":
+            self._built = self._actor.build.remote()
+            return self._built
         if method in _BUILTIN:
             return getattr(self._actor, method).remote()
-        return self._actor.run.options(num_returns=returns).remote(method, returns, *args)
+        run = self._actor.run.options(num_returns=returns)
+        return run.remote(method, returns, self._built, *args)
 
     async def fetch(self, reference: Any, timeout: float | None = None) -> Any:
         """See ``Role.fetch``; what Ray reports becomes one sentence."""
@@ -174,7 +180,7 @@ class RayRole(Role):
         """See ``Role.stop``."""
         try:
             with contextlib.suppress(TimeoutError, RayError):
-                await asyncio.wait_for(self._actor.run.remote("close", 1), 10)
+                await asyncio.wait_for(self._actor.run.remote("close", 1, None), 10)
         finally:  # in whatever state it is
             ray.kill(self._actor)  # pyright: ignore[reportArgumentType]
 
@@ -232,7 +238,9 @@ class TransferCall:
 
     def __call__(self, phase: str, payload: dict[str, Any]) -> None:
         """Run ``phase`` on all samplers at once, and wait for them."""
-        calls = [role._actor.run.remote("transfer", 1, phase, payload) for role in self._roles]
+        calls = [
+            role._actor.run.remote("transfer", 1, None, phase, payload) for role in self._roles
+        ]
         ray.get(calls, timeout=self._timeout)
 
 

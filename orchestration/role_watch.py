@@ -121,7 +121,8 @@ class RoleWatch:
 
     async def _count(self, role: Role) -> None:
         life = role.life
-        self._counts[role.name, life] = await role.call("statistics")
+        if counts := await role.call("statistics"):  # none while it is being built
+            self._counts[role.name, life] = counts
 
     def _total(self, count: str) -> float:
         return sum(counts[count] for counts in self._counts.values())

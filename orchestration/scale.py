@@ -2,7 +2,8 @@
 
 The wish is a file in the run folder. The job looks at it every few seconds: samplers that are
 missing come as the cluster has places for them, those too many leave behind their last call. A run
-that goes on later (``resume=auto``) finds the wish where it was.
+that goes on later (``resume=auto``) finds the wish where it was; another ``student.replicas`` than
+at the time of the wish goes before it.
 """
 
 import argparse
@@ -20,13 +21,16 @@ from orchestration.say import say
 WISH_NAME = "samplers.json"
 
 
-def wanted_samplers(folder: Path) -> int | None:
-    """Return how many samplers the run in ``folder`` was wished to have; None: nobody said."""
+def wanted_samplers(folder: Path, replicas: int) -> int:
+    """Return how many samplers the run in ``folder`` shall have.
+
+    As many as its recipe's ``replicas``, unless somebody wished otherwise of that very number.
+    """
     try:
         wish = json.loads((folder / WISH_NAME).read_text(encoding="utf-8"))
-        return max(1, int(wish["wanted"]))
+        return max(1, int(wish["wanted"])) if wish["instead_of"] == replicas else replicas
     except (OSError, ValueError, KeyError, TypeError):
-        return None
+        return replicas
 
 
 def wish(folder: Path, count: int) -> None:
@@ -35,7 +39,7 @@ def wish(folder: Path, count: int) -> None:
     Raises ConfigError where there is no such run, or one whose samplers do not come and go.
     """
     config = _config(folder)
-    state = json.loads((folder / "status.json").read_text(encoding="utf-8"))["state"]
+    state = _state(folder)
     if state != "running":
         raise ConfigError(
             f"the run in {folder} is not running ({state}); set student.replicas={count} when it "
@@ -43,7 +47,7 @@ def wish(folder: Path, count: int) -> None:
         )
     if reason := _cannot(config, count):
         raise ConfigError(f"the samplers of {folder} stay as they are: {reason}")
-    write_json(folder / WISH_NAME, {"wanted": count})
+    write_json(folder / WISH_NAME, {"wanted": count, "instead_of": config.student.replicas})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,6 +65,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _state(folder: Path) -> str:
+    try:
+        return json.loads((folder / "status.json").read_text(encoding="utf-8"))["state"]
+    except (ValueError, KeyError, TypeError):
+        return "unknown: its status.json is damaged"
+
+
 def _config(folder: Path) -> RunConfig:
     if not (folder / "status.json").is_file():
         raise ConfigError(
@@ -73,17 +84,13 @@ def _config(folder: Path) -> RunConfig:
 def _cannot(config: RunConfig, count: int) -> str | None:
     """Say why a run cannot have ``count`` samplers; None: it can."""
     if count < config.supervision.min_samplers:
-        return f"supervision.min_samplers is {config.supervision.min_samplers}"
+        least = config.supervision.min_samplers
+        return f"supervision.min_samplers is {least}, and {count} are fewer; give {least} or more"
     if not config.learns_from_student:
         return f"objective.type={config.objective.type} draws no student responses"
     if config.cluster.local:
         return "cluster.local runs one actor of each role"
-    student = config.student
-    if (
-        config.cluster.sampler.gpus
-        and (student.initial_replicas is None)
-        and (student.weight_transfer != "object_store")
-    ):
+    if config.cluster.sampler.gpus and config.weight_transfer != "object_store":
         return (
             "weights travel by a CUDA transport, which is opened once; start the run with "
             "student.initial_replicas, or student.weight_transfer=object_store"

@@ -7,7 +7,7 @@ objective, and with it which roles are started.
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from configs.errors import CheckpointError, DependencyError
@@ -90,7 +90,7 @@ class Session:
 
     async def _run_with(self, crew: Crew) -> dict[str, Any]:
         looks = (crew.watch.run, crew.supervisor.watch, crew.roster.watch)
-        tending = [asyncio.create_task(look()) for look in looks]
+        tending = [asyncio.create_task(self._tend(look)) for look in looks]
         try:
             await self._warm_up(crew)
             pipeline = self._pipeline(crew, await self._bring_up(crew))
@@ -106,6 +106,14 @@ class Session:
         summary = self._summary(pipeline.step, crew, clocks)
         self.books.folder.summary(summary)
         return summary
+
+    async def _tend(self, look: Callable[[], Awaitable[None]]) -> None:
+        """Look after the parts until cancelled; where that fails, the run goes on without."""
+        try:
+            await look()
+        except Exception as error:
+            self.around.progress.announce(f"nobody looks after the parts any more: {error!r}")
+            raise
 
     async def _bring_up(self, crew: Crew) -> int:
         """Bring every part to where the run begins, or went on to; returns the step."""

@@ -70,19 +70,28 @@ class Supervisor:
             if role is None or role.life > death.life:
                 return
             try:
-                await self.bring_back(role.name, death, lambda: self._start(role))
+                await self.bring_back(
+                    role.name, death, lambda: self._start(role), wanted=lambda: self._has(role)
+                )
             except RoleError as error:
                 self._do_without(role, error)
+            if not self._has(role):  # it left, or was given up, meanwhile
+                role.kill()
 
     async def bring_back(
-        self, name: str, death: RoleError, start: Callable[[], Awaitable[None]]
+        self,
+        name: str,
+        death: RoleError,
+        start: Callable[[], Awaitable[None]],
+        *,
+        wanted: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Call ``start`` until it succeeds, with growing waits.
+        """Call ``start`` until it succeeds, or the part is not ``wanted``, with growing waits.
 
         Raises RoleError once the part was restarted ``max_restarts`` times in this run.
         """
         found = time.monotonic()
-        while True:
+        while wanted():
             self._tries[name] += 1
             if self._tries[name] > self.config.max_restarts:
                 raise RoleError(
@@ -113,7 +122,8 @@ class Supervisor:
     async def watch(self) -> None:
         """Ask after every part until cancelled; kill what does not answer, for others to mend."""
         while True:
-            await asyncio.gather(*(self._ask(role) for role in self.roles.all()))
+            every = [*self.roles.all(), *self.roles.apart]
+            await asyncio.gather(*(self._ask(role) for role in every))
             try:
                 self.report({role.name: role.process for role in self.roles.all()})
             except OSError:  # a full disk is the loops' to report
@@ -138,11 +148,16 @@ class Supervisor:
         if role in self.roles.samplers:
             await self.sync.give(role)
 
+    def _has(self, role: Role) -> bool:
+        return role in self.roles.engines()
+
     def _do_without(self, role: Role, error: RoleError) -> None:
         """Go on with the other samplers, if they are enough; else raise ``error``."""
         samplers = self.roles.samplers
+        if not self._has(role):
+            return
         if role not in samplers or len(samplers) <= self.config.min_samplers:
             raise error
         samplers.remove(role)
-        role.kill()
+        self.ledger.left(role.name, step=self.roles.learner.step)
         self.announce(f"{error}; going on with {len(samplers)} of the samplers")

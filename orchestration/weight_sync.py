@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
 from configs.errors import WeightSyncError
 from configs.wire import WeightProof
@@ -76,11 +76,13 @@ class WeightSync:
 
     async def give(self, sampler: Role) -> None:
         """Bring a sampler that was started anew to the weights that the others hold."""
-        if self._snapshot is None:
-            return  # nothing was pushed yet: it holds the initial weights, as they do
-        version, weights = self._snapshot
-        proof = await sampler.call("load_weights", *weights, True)
-        self._check(sampler, proof, version)
+        given: int | None = None
+        # None was pushed: it holds the initial weights, as they do. One was pushed meanwhile: that
+        # may have come before what was given.
+        while self._snapshot is not None and self._snapshot[0] != given:
+            given, weights = self._snapshot
+            proof = await sampler.call("load_weights", *weights, True)
+            self._check(sampler, proof, given)
 
     @asynccontextmanager
     async def newest(self, *, bring_back: bool) -> AsyncIterator[None]:
@@ -137,8 +139,11 @@ class WeightSync:
 
     async def _each(self, method: str, *arguments: Any) -> dict[Role, WeightProof]:
         samplers = list(self._samplers)
-        proofs = await asyncio.gather(*(each.call(method, *arguments) for each in samplers))
-        return dict(zip(samplers, proofs, strict=True))
+        calls = (each.call(method, *arguments) for each in samplers)
+        proofs = await asyncio.gather(*calls, return_exceptions=True)
+        if errors := [proof for proof in proofs if isinstance(proof, BaseException)]:
+            raise errors[0]  # now that all have answered: another try meets no call of this one
+        return dict(zip(samplers, cast(list[WeightProof], proofs), strict=True))
 
     def summary(self) -> dict[str, float | int | bool]:
         """Return the ``weight_sync`` section of summary.json."""

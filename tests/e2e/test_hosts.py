@@ -47,7 +47,7 @@ def test_hosts_are_cut_off_and_come_back_and_nothing_is_lost(tmp_path):
     assert (outcome.lost, outcome.twice) == (0, 0)
     weights = summary["weight_sync"]["bytes"] * story.pushes
     with_sampler, without = story.received
-    assert with_sampler > weights > 100 * without, "weights come by the wire, and hardly else"
+    assert with_sampler > weights > 10 * without, "weights come by the wire, and hardly else"
 
 
 def test_ranks_on_two_hosts_learn_together(tmp_path):

@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+import ray
 
 from configs.cluster import ClusterConfig
 from configs.errors import DataError, DependencyError
@@ -118,6 +119,22 @@ def test_a_dead_actor_is_named(launcher):
 
     with pytest.raises(RoleError, match="sampler-0 died"):
         asyncio.run(story())
+
+
+def test_a_call_to_a_restarted_part_waits_until_it_is_built(launcher):
+    async def story():
+        role = launcher.role("sampler-0", partial(Part, "ok"))
+        try:
+            await role.call("build")
+            for _ in range(6):  # without the wait every other one came too early
+                role.restart()
+                built = role.submit("build")
+                assert (await role.call("double", ray.put(np.ones(1)))).tolist() == [2]
+                await role.fetch(built)
+        finally:
+            await role.stop()
+
+    asyncio.run(story())
 
 
 def test_a_death_is_named_by_the_one_that_died_whoever_waited_for_it(launcher):

@@ -35,7 +35,6 @@ class Sampler(Role):
         return asyncio.ensure_future(answer())
 
     async def stop(self) -> None:
-        assert not self.ended, "ended twice"
         self.ended = True
 
     def kill(self) -> None:
@@ -98,9 +97,16 @@ class Job:
         """Who was looked at a last time."""
         self.sync, self.book, self.hub, self.said = Sync(), Book(), Hub(), []
         quick = {"backoff_seconds": 0, "health_every_seconds": 0.001}
+        self.apart: list[Role] = []
         self.roster = Roster(
             SupervisionConfig(**{**quick, **config}),
-            Roles(samplers=self.samplers, teachers=[], learner=None, queue=first),  # type: ignore[arg-type]
+            Roles(
+                samplers=self.samplers,
+                teachers=[],
+                learner=None,  # type: ignore[arg-type]
+                queue=first,
+                apart=self.apart,
+            ),
             place=self.place,
             wanted=lambda: self.wanted,
             sync=self.sync,  # type: ignore[arg-type]
@@ -195,6 +201,7 @@ def test_a_run_never_has_fewer_than_it_cannot_be_without():
         await job.a_while()
         await job.roster.change(1)
         job.wanted = 1
+        await job.a_while()
         await job.roster.change(2)
         assert job.names() == ["sampler-0", "sampler-1"]
         await job.roster.stop()
@@ -227,6 +234,46 @@ def test_one_that_dies_before_it_joins_is_left_out():
         await job.roster.change(2)
         assert job.names() == ["sampler-0", "sampler-2"]
         await job.roster.stop()
+
+    asyncio.run(story())
+
+
+def test_one_that_cannot_take_the_weights_is_left_out_and_the_run_goes_on():
+    async def story() -> None:
+        job = Job(wanted=2)
+        await job.a_while()
+        job.sync.error = RuntimeError("CUDA out of memory")
+        await job.roster.change(1)
+        assert (job.names(), job.placed[0].ended) == (["sampler-0"], True)
+        assert "CUDA out of memory. The run goes on without sampler-1" in job.said[0]
+        await job.roster.stop()
+
+    asyncio.run(story())
+
+
+def test_the_ready_are_let_go_when_they_are_not_wanted_any_more():
+    async def story() -> None:
+        job = Job(wanted=4)
+        await job.a_while()
+        assert [role.name for role in job.apart] == ["sampler-1", "sampler-2", "sampler-3"]
+        job.wanted = 2
+        await job.a_while()
+        assert [sampler.ended for sampler in job.placed] == [False, True, True]
+        assert [role.name for role in job.apart] == ["sampler-1"]
+        await job.roster.stop()
+        assert all(sampler.ended for sampler in job.placed)
+
+    asyncio.run(story())
+
+
+def test_a_thousand_that_are_wanted_do_not_come_at_once():
+    async def story() -> None:
+        job = Job(wanted=1000)
+        job.room.clear()
+        await job.a_while()
+        assert len(job.placed) == 8
+        await job.roster.stop()
+        assert all(sampler.ended for sampler in job.placed)
 
     asyncio.run(story())
 
@@ -312,3 +359,4 @@ async def _hold(job: Job, least: int) -> None:
     assert joined <= set(job.sync.given), "one drew without the weights"
     assert not any(role.ended for role in job.samplers if isinstance(role, Sampler))
     assert len(job.samplers) >= 1
+    assert len(set(job.apart)) == len(job.apart), "one is watched twice"

@@ -81,6 +81,10 @@ class Book:
 
     def __init__(self) -> None:
         self.restarts: list[tuple[str, str]] = []
+        self.gone: list[str] = []
+
+    def left(self, role: str, *, step: int) -> None:
+        self.gone.append(role)
 
     def restarted(self, role: str, reason: str, *, seconds: float) -> None:
         assert seconds >= 0
@@ -97,7 +101,7 @@ class Crew:
         self.said: list[str] = []
         self.sync, self.hub = Sync(), Hub()
         self.book = Book()
-        learner = type("Group", (), {"ranks": [self.parts["learner-0"]]})
+        learner = type("Group", (), {"ranks": [self.parts["learner-0"]], "step": 3})
         self.supervisor = Supervisor(
             SupervisionConfig(**{"backoff_seconds": 0, "health_every_seconds": 0.01, **config}),
             Roles(
@@ -202,6 +206,31 @@ def test_a_part_that_does_not_come_back_ends_the_run_with_its_reason():
     assert not isinstance(caught.value, RoleDied)
     assert crew.parts["teacher-0"].calls.count("build") == 3
     assert crew.supervisor.restarts == {}
+
+
+@pytest.mark.parametrize("fails", [0, 99])
+def test_a_sampler_that_leaves_while_it_is_revived_is_let_go_and_no_loss(fails: int):
+    crew = Crew(backoff_seconds=0.02, max_restarts=3)
+    leaver = crew.parts["sampler-1"]
+    leaver.fails = fails
+
+    async def story() -> None:
+        reviving = asyncio.create_task(crew.supervisor.revive(leaver.died()))
+        await asyncio.sleep(0.01)
+        crew.samplers.remove(leaver)
+        await reviving
+
+    asyncio.run(story())
+    assert leaver.killed, "nobody has it any more"
+    assert crew.book.gone == []
+
+
+def test_one_that_is_done_without_is_booked_as_gone():
+    crew = Crew(max_restarts=1)
+    crew.parts["sampler-1"].fails = 99
+    crew.revive("sampler-1")
+    assert crew.samplers == [crew.parts["sampler-0"]]
+    assert crew.book.gone == ["sampler-1"]
 
 
 def test_a_part_may_die_only_so_often_even_if_it_always_comes_back():
