@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 SKIPPED = 4
@@ -40,7 +41,7 @@ def gap_before(calls: Sequence[Call], method: str) -> float:
     ends = sorted(call.end for call in calls if call.method == AFTER[method])
     starts = sorted(call.start for call in calls if call.method == method)
     gaps = []
-    for end, next_end in zip(ends, [*ends[1:], float("inf")], strict=True):
+    for end, next_end in pairwise([*ends, float("inf")]):
         first = next((start for start in starts if end <= start <= next_end), None)
         if first is not None:
             gaps.append(first - end)
