@@ -131,7 +131,8 @@ class Job:
     async def a_while(self) -> None:
         """Let the roster look, and newcomers come up."""
         watching = asyncio.create_task(self.roster.watch())
-        await asyncio.sleep(0.02)
+        for _ in range(25):  # turns of the loop, however slow the machine
+            await asyncio.sleep(0.001)
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
 
