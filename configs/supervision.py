@@ -11,7 +11,8 @@ class SupervisionConfig(Section):
     max_restarts: int = Field(default=5, ge=0)
     """Restarts of one part in a run, before the run goes on without it or stops."""
     backoff_seconds: float = Field(default=1.0, ge=0)
-    """Wait before a part's first restart; doubled at each further one, up to a minute."""
+    """Wait before a part's first restart; doubled at each further one, up to a minute; and before
+    another newcomer is tried where one did not come up, up to ten minutes."""
     min_samplers: int = Field(default=1, ge=1)
     """Samplers with which the run still goes on, where the others cannot be restarted."""
     health_every_seconds: float = Field(default=5.0, gt=0)

@@ -77,6 +77,7 @@ class _Host:
         return self._part.statistics() if self._part else {}
 
     def run(self, method: str, returns: int, _built: None, *args: Any) -> Any:
+        # Ray has waited for what ``build`` returned, since it is an argument.
         self._clock.begin(method)
         try:
             return spread(getattr(self._part, method)(*args), returns)
@@ -204,6 +205,7 @@ class RayRole(Role):
         """See ``Role.restart``."""
         self.kill()
         self.life += 1
+        self._built = None
         self._actor = self._place()
 
     def _place(self) -> Any:

@@ -84,7 +84,6 @@ AGE = Line("time() - {newest}", "age", ("checkpoint_timestamp",))
 
 def rows() -> dict[str, tuple[Picture, ...]]:
     """Return the questions, and the panels that answer them."""
-    age = AGE._replace(expression=AGE.expression.format(newest=_named("checkpoint_timestamp")))
     return {
         "Does it learn?": (
             Picture("Implicit reward", "short", value("reward_teacher", "reward_student")),
@@ -139,18 +138,7 @@ def rows() -> dict[str, tuple[Picture, ...]]:
             Picture("Unaccounted tuples", "short", value("unaccounted")),
             Picture("Uses of prompts", "ops", rate("tuples")),
         ),
-        "Is it healthy?": (
-            Picture("Restarts", "short", growth("restarts")),
-            Picture("Samplers", "short", value("samplers")),
-            Picture("Drops", "short", growth("dropped")),
-            Picture("Age of the newest checkpoint", "s", (age,)),
-            Picture("Writing a checkpoint", "s", quantiles("checkpoint_seconds")),
-            Picture(
-                "Failures",
-                "short",
-                growth("checkpoint_failures", "teacher_errors", "expired_leases"),
-            ),
-        ),
+        "Is it healthy?": _health(),
         "What does it cost?": (
             Picture("Tokens", "ops", rate("tokens")),
             Picture("Pairs", "ops", rate("pairs")),
@@ -163,6 +151,22 @@ def rows() -> dict[str, tuple[Picture, ...]]:
             ),
         ),
     }
+
+
+def _health() -> tuple[Picture, ...]:
+    age = AGE._replace(expression=AGE.expression.format(newest=_named("checkpoint_timestamp")))
+    return (
+        Picture("Restarts", "short", growth("restarts")),
+        Picture("Samplers", "short", value("samplers")),
+        Picture("Drops", "short", growth("dropped")),
+        Picture("Age of the newest checkpoint", "s", (age,)),
+        Picture("Writing a checkpoint", "s", quantiles("checkpoint_seconds")),
+        Picture(
+            "Failures",
+            "short",
+            growth("checkpoint_failures", "teacher_errors", "expired_leases"),
+        ),
+    )
 
 
 def build() -> Dashboard:

@@ -41,7 +41,8 @@ def test_stops_second_runs_taken_ports_and_flipped_bytes_change_no_bit(tmp_path,
     assert run.newest_checkpoint().name == f"step-{stopped_at:08d}"
     saved = run.student()
 
-    run = FaultyRun(tmp_path, *settings, name="told")
+    # Its fourth step takes long enough for both signals, on a machine as quick or slow as may be.
+    run = FaultyRun(tmp_path, *settings, faults="learner:forward:4:pause", name="told")
     story = interrupt_twice(run, after=stopped_at + 3)
     assert run.wait(lambda: next(story, None)) == 130, run.tail()
     assert "SIGINT: stopping at once" in run.log.read_text()

@@ -23,10 +23,13 @@ class Sampler(Role):
         """The call that fails."""
         self.calls: list[str] = []
         self.ended = False
+        self.placed = False
 
     def submit(self, method: str, *args: Any, returns: int = 1) -> Any:
         async def answer() -> None:
-            await self.room.wait()
+            if not self.placed:  # who has a place keeps it
+                await self.room.wait()
+                self.placed = True
             await asyncio.sleep(0)
             self.calls.append(method)
             if method == self.fails:
