@@ -45,7 +45,7 @@ def test_nobody_complains_of_an_overlay(overlay, tmp_path):
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_ray_s_kinds_are_as_its_definitions_say(overlay):
     if not CRDS.is_dir():
-        pytest.skip("KubeRay's definitions are not here: DPKD_CRDS names their folder")
+        pytest.skip("KubeRay's definitions are not here: KUBERAY_CRDS names their folder")
     assert schema_complaints(one(built(overlay), "RayJob")) == []
 
 
@@ -265,7 +265,7 @@ PLANTED: dict[str, tuple[Spoil, str]] = {
 @pytest.mark.parametrize("error", PLANTED)
 def test_a_planted_error_is_caught(error, tmp_path):
     if error == "a field that does not exist" and not CRDS.is_dir():
-        pytest.skip("KubeRay's definitions are not here: DPKD_CRDS names their folder")
+        pytest.skip("KubeRay's definitions are not here: KUBERAY_CRDS names their folder")
     spoil, said = PLANTED[error]
     manifests = copy.deepcopy(built("gpu"))
     spoil(manifests)
