@@ -92,7 +92,7 @@ class LearnerWorker:
             listener=self._listener,
             own=self._address,
         )
-        scorer = ResponseScorer(self._load_model(), chunk_tokens=config.logprob_chunk_tokens)
+        scorer = ResponseScorer(self._load_model(), logits_at_once=config.logits_at_once)
         prove_scorer(scorer)
         self._engine = DeepSpeedEngine(scorer, config)
 
@@ -118,6 +118,7 @@ class LearnerWorker:
             tuples,
             self._config.objective,
             token_budget=self._config.learner.micro_batch_tokens,
+            share_prompts=self._config.learner.share_prompts,
         )
         failpoint("learner.gradient")
         self._loss_is_finite = statistics["nonfinite"] == 0 and not spoiled
