@@ -31,8 +31,8 @@ class LearnerConfig(Section):
     """Gradient norm above which gradients are scaled down."""
     micro_batch_tokens: int = Field(default=16384, ge=64)
     """Padded tokens per forward and backward; a batch is cut into as many as it takes."""
-    logits_at_once: int = Field(default=1 << 24, ge=1024)
-    """Logits that exist at one time, in values: 64 MiB in float32. Where a micro-batch's are no
+    logits_at_once: int = Field(default=1 << 26, ge=1024)
+    """Logits that exist at one time, in values: 256 MiB in float32. Where a micro-batch's are no
     more they are kept for the backward pass; else they are computed twice."""
     share_prompts: bool = True
     """Whether a tuple's responses hold their prompt in common: it is computed once for all. The
