@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.setup-done
 TOOLS  := $(VENV)/tools
 LOCKS  := requirements/cpu.txt requirements/dev.txt
 
-.PHONY: help setup quickstart watch tools generated test test-unit test-live test-faults check format clean
+.PHONY: help setup bench quickstart watch tools generated test test-unit test-live test-faults check format clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -61,6 +61,9 @@ test-live: setup tools ## what shows a run: metrics, live page, reports, alerts,
 
 test-faults: setup ## kill, hang and spoil parts of real runs, soak included; prints a table
 	@DPKD_SOAK=1 .ci/isolated $(BIN)/python -m pytest tests/faults $(ARGS)
+
+bench: setup ## take every figure of docs/performance.md anew (about an hour, on an idle machine)
+	@.ci/isolated $(BIN)/python -m benchmarks.all $(ARGS)
 
 generated: setup ## write anew what is made of the catalogue and the alerts: dashboard, table, rule
 	@PYTHONPATH=. $(BIN)/python deploy/grafana/dashboard.py > .generated && mv .generated deploy/grafana/dpkd.json

@@ -174,7 +174,7 @@ def _parts(roles: dict[str, Any], ledger: Any) -> Any:
     return Parts(**made)
 
 
-async def _pass(_step: int) -> None:
+async def _pass(step: int) -> None:
     """Let the samplers stay who they are."""
 
 
