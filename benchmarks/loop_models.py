@@ -61,11 +61,11 @@ CASES = {
         vocabulary=32_000,
         student=Sized(
             MakeModel(hidden_size=224, layers=5, heads=7, context=192, initializer_range=0.05),
-            WarmStart(steps=200, batch_size=16, learning_rate=2e-3),
+            WarmStart(steps=160, batch_size=16, learning_rate=2e-3),
         ),
         teacher=Sized(
             MakeModel(hidden_size=512, layers=8, heads=8, context=192, initializer_range=0.04),
-            WarmStart(steps=150, batch_size=8, learning_rate=1e-3),
+            WarmStart(steps=120, batch_size=8, learning_rate=1e-3),
         ),
         steps=24,
         warm_up=6,
@@ -96,10 +96,15 @@ def measured_steps(case: Case, lag: int) -> list[str]:
     return [f"learner.steps={case.steps + lag}", f"replay.max_policy_lag={lag}"]
 
 
+def models_in(folder: Path, suffix: str = "") -> list[str]:
+    """Return the overrides that name a case's models."""
+    return [f"{role}.model={folder / role}{suffix}" for role in ("student", "teacher")]
+
+
 def _make(case: Case, draft: Path) -> None:
     for role, sized in (("student", case.student), ("teacher", case.teacher)):
         _random_model(case, role, sized, draft)
-    overrides = [f"{role}.model={draft / role}-random" for role in ("student", "teacher")]
+    overrides = models_in(draft, "-random")
     for role, start in (("student", case.student.start), ("teacher", case.teacher.start)):
         given = start.model_dump(exclude_none=True).items()
         overrides += [f"{role}.warm_start.{key}={value}" for key, value in given]
@@ -133,9 +138,14 @@ def _tokenizer() -> Any:
 
 def _prompts(case: Case, draft: Path) -> Sequence[dict[str, Any]]:
     """Return the prompts of a run in its order, as text and as the ids that it is given as."""
-    models = [f"{role}.model={draft / role}" for role in ("student", "teacher")]
-    config = with_data(load(str(RECIPE), models))
+    config = with_data(load(str(RECIPE), models_in(draft)))
     tokenizer = open_tokenizer(config, print)
     taken = open_prompts(config, tokenizer).take(case.steps * config.learner.batch_size)
-    ids = [prompt.prompt_ids_P.tolist() for prompt in taken]
-    return [{"prompt": tokenizer.decode(each), "ids": each} for each in ids]
+    return [row_of(tokenizer, prompt.prompt_ids_P.tolist()) for prompt in taken]
+
+
+def row_of(tokenizer: Any, ids: list[int]) -> dict[str, Any]:
+    """Return a prompt as text, of which the other side makes the same ids."""
+    text = tokenizer.decode(ids)
+    assert tokenizer(text)["input_ids"] == ids, f"{text!r} is tokenised otherwise"
+    return {"prompt": text, "ids": ids}

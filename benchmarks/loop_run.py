@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "benchmarks" / "loop.yaml"
+ISOLATED = ROOT / ".ci" / "isolated"
+"""Gives a command a network of its own: a local Ray listens on every interface."""
 
 
 class Seen(NamedTuple):
@@ -20,11 +22,24 @@ class Seen(NamedTuple):
     response_tokens: float
     """Mean length of y_s, the end of sequence included."""
     summary: dict[str, Any]
+    """Of the whole run."""
 
-    def share(self, role: str, activity: str) -> float:
-        """Return the share of its time that a role spends with one activity."""
-        time = self.summary["time"][role]
-        return time["busy"].get(activity, 0.0) / time["wall_seconds"]
+    @classmethod
+    def of(cls, steps: Sequence[dict[str, float]], summary: dict[str, Any]) -> "Seen":
+        """Take the lines of `metrics.jsonl` that are counted.
+
+        A step's seconds go from the end of the step before to its own end, its push included.
+        """
+        seconds = sum(step["seconds"] for step in steps)
+        pairs = sum(step["pairs"] for step in steps)
+        tokens = sum(step["pairs"] * step["response_length_student"] for step in steps)
+        return cls(pairs / seconds, tokens / pairs, summary)
+
+    def busy(self) -> str:
+        """Say how much of the time each part worked."""
+        time = self.summary["time"]
+        shares = {role: t["busy_seconds"] / t["wall_seconds"] for role, t in time.items()}
+        return ", ".join(f"{role} {share:.0%}" for role, share in shares.items())
 
 
 def run_loop(overrides: Sequence[str], *, warm_up: int = 0, left_out: int = 0) -> Seen:
@@ -33,14 +48,11 @@ def run_loop(overrides: Sequence[str], *, warm_up: int = 0, left_out: int = 0) -
     The first ``warm_up`` and the last ``left_out`` steps are not counted.
     """
     with tempfile.TemporaryDirectory() as output:
-        # A local Ray listens on every interface: .ci/isolated gives it a network of its own.
-        command = [ROOT / ".ci" / "isolated", ROOT / ".venv" / "bin" / "python"]
-        words = ["-m", "orchestration.run", RECIPE, f"output={output}", *overrides]
-        around = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+        command = [ISOLATED, ROOT / ".venv" / "bin" / "python", "-m", "orchestration.run", RECIPE]
         said = subprocess.run(
-            [*command, *words],
+            [*command, f"output={output}", *overrides],
             cwd=ROOT,
-            env=around,
+            env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -50,15 +62,4 @@ def run_loop(overrides: Sequence[str], *, warm_up: int = 0, left_out: int = 0) -
         folder = Path(output) / "loop"
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").open()]
         summary = json.loads((folder / "summary.json").read_text())
-    pairs = summary["ledger"]["consumed"] / len(lines)
-    counted = lines[warm_up : len(lines) - left_out]
-    lengths = [line["response_length_student"] for line in counted]
-    return Seen(pairs / steady_seconds(counted), sum(lengths) / len(lengths), summary)
-
-
-def steady_seconds(lines: Sequence[dict[str, float]]) -> float:
-    """Return the mean seconds of the steps that these lines of `metrics.jsonl` tell of.
-
-    A step's seconds go from the end of the step before to its own end, its push included.
-    """
-    return sum(line["seconds"] for line in lines) / len(lines)
+    return Seen.of(lines[warm_up : len(lines) - left_out], summary)

@@ -29,8 +29,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import in_turns, report
-from benchmarks.loop_models import CASES, Case, made, measured_steps
-from benchmarks.loop_run import ROOT, Seen, run_loop
+from benchmarks.loop_models import CASES, Case, made, measured_steps, models_in
+from benchmarks.loop_run import RECIPE, ROOT, Seen, run_loop
+from configs.load import load
 
 PEER = ROOT / ".venv-peer" / "bin" / "python"
 
@@ -63,20 +64,17 @@ def _ours(case: Case, folder: Path) -> float:
 
 def ours(case: Case, folder: Path, lag: int) -> Seen:
     """Run ours once and say how it went."""
-    models = [f"{role}.model={folder / role}" for role in ("student", "teacher")]
     # In lockstep one part works at a time, and has both cores.
     threads = [f"{role}.threads={1 if lag else 2}" for role in ("student", "teacher", "learner")]
     seen = run_loop(
-        [*measured_steps(case, lag), *models, *threads], warm_up=case.warm_up, left_out=lag
+        [*measured_steps(case, lag), *models_in(folder), *threads],
+        warm_up=case.warm_up,
+        left_out=lag,
     )
-    busy = ", ".join(
-        f"{role} {1 - time['idle_seconds'] / time['wall_seconds']:.0%}"
-        for role, time in seen.summary["time"].items()
-    )
-    hits = seen.summary["teacher_cache"]
+    assert not seen.summary["teacher_cache"]["misses"], "some y_t was not in the cache"
     print(
         f"  ours, lag {lag}: {seen.pairs_per_second:.1f} pairs/s, {seen.response_tokens:.1f} tokens"
-        f" a response; busy: {busy}; teacher's cache: {hits}",
+        f" a response; busy: {seen.busy()}",
         flush=True,
     )
     return seen
@@ -84,9 +82,21 @@ def ours(case: Case, folder: Path, lag: int) -> Seen:
 
 def trl(case: Case, folder: Path) -> dict[str, Any]:
     """Run TRL once and say how it went."""
-    words = [PEER, ROOT / "benchmarks" / "peer_trl.py", folder]
-    counts = ["--steps", str(case.steps), "--warm-up", str(case.warm_up)]
-    said = subprocess.run([*words, *counts], capture_output=True, text=True, check=False)
+    config = load(str(RECIPE), models_in(folder))
+    options = {
+        "steps": case.steps,
+        "warm-up": case.warm_up,
+        "batch": config.learner.batch_size,
+        "new-tokens": config.student.sampling.max_new_tokens,
+        "learning-rate": config.learner.learning_rate,
+    }
+    words = [f"--{name}={value}" for name, value in options.items()]
+    said = subprocess.run(
+        [PEER, ROOT / "benchmarks" / "peer_trl.py", folder, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert said.returncode == 0, said.stderr[-4000:]
     told = json.loads(said.stdout.splitlines()[-1])
     print(
