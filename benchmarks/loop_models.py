@@ -109,7 +109,7 @@ def _make(case: Case, draft: Path) -> None:
         given = start.model_dump(exclude_none=True).items()
         overrides += [f"{role}.warm_start.{key}={value}" for key, value in given]
     # One step more, for the lag: its prompts must be in the teacher's cache, too.
-    seen = run_loop([*measured_steps(case, 1), *overrides])
+    seen = run_loop([*measured_steps(case, 1), *overrides, "learner.threads=2"])
     for role, made_there in seen.summary["models"].items():
         shutil.copytree(made_there, draft / role)
         shutil.rmtree(draft / f"{role}-random")
