@@ -5,9 +5,10 @@ BIN    := $(VENV)/bin
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 STAMP  := $(VENV)/.setup-done
 TOOLS  := $(VENV)/tools
+PEER   := .venv-peer
 LOCKS  := requirements/cpu.txt requirements/dev.txt
 
-.PHONY: help setup bench quickstart watch tools generated test test-unit test-live test-faults check format clean
+.PHONY: help setup quickstart watch tools bench bench-peer generated test test-unit test-live test-faults check format clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -43,6 +44,15 @@ $(TOOLS)/.done: Makefile
 	  -o Dir::Cache::archives=$(abspath $(TOOLS))/archives install prometheus chromium
 	@for package in $(TOOLS)/archives/*.deb; do dpkg -x $$package $(TOOLS); done
 	@rm -r $(TOOLS)/archives && touch $@
+
+bench-peer: $(PEER)/.setup-done ## install TRL into .venv-peer, for benchmarks.loop_vs_trl
+
+# An environment of its own: TRL's packages stay out of ours, which has none that it needs.
+$(PEER)/.setup-done: requirements/peer.txt
+	@test -x $(PEER)/bin/python || $(PYTHON) -m venv $(PEER)
+	@echo "installing TRL into $(PEER) (about 1.5 GB, one to two minutes) ..."
+	@$(PEER)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/peer.txt
+	@touch $@
 
 test: setup ## run every test
 	@.ci/isolated $(BIN)/python -m pytest $(ARGS)
