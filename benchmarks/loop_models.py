@@ -103,7 +103,7 @@ def models_in(folder: Path, suffix: str = "") -> list[str]:
 
 def _make(case: Case, draft: Path) -> None:
     for role, sized in (("student", case.student), ("teacher", case.teacher)):
-        _random_model(case, role, sized, draft)
+        random_model(sized.make, case.vocabulary, role, draft / f"{role}-random")
     overrides = models_in(draft, "-random")
     for role, start in (("student", case.student.start), ("teacher", case.teacher.start)):
         given = start.model_dump(exclude_none=True).items()
@@ -117,12 +117,12 @@ def _make(case: Case, draft: Path) -> None:
     (draft / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def _random_model(case: Case, role: str, sized: Sized, draft: Path) -> None:
+def random_model(make: MakeModel, vocabulary: int, role: str, folder: Path) -> None:
+    """Write a model of random weights, with so many rows, and the runs' tokenizer."""
     tokenizer = _tokenizer()
-    folder = draft / f"{role}-random"
     make_model(
-        sized.make,
-        vocab_size=case.vocabulary,
+        make,
+        vocab_size=vocabulary,
         eos_token_id=tokenizer.eos_token_id,
         seed=int(role == "student"),
         folder=folder,
