@@ -257,7 +257,11 @@ PLANTED: dict[str, tuple[Spoil, str]] = {
     ),
     "more than the groups have": (
         lambda m: _edit(m, "custom: {sampler: 1}", "custom: {sampler: 2}"),
-        "the recipe asks for 8 sampler, the groups have 4",
+        "sampler: 8 asked, 4 there",
+    ),
+    "more than one pod has": (
+        lambda m: _edit(m, "teacher: {cpus: 1,", "teacher: {cpus: 12,"),
+        "of which a pod of teacher comes nearest (CPU: 12 asked, 8 there)",
     ),
 }
 
