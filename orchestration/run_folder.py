@@ -16,8 +16,10 @@ from configs.load import dump
 from configs.run import RunConfig
 from orchestration.prompt_scores import SCORES_NAME
 
+STATUS_NAME = "status.json"
 TIMES_NAME = "time.json"
 State = Literal["running", "succeeded", "stopped", "failed"]
+"""What a run says of itself; of one that was killed ``run_state`` says ``crashed``."""
 
 
 class RunFolder:
@@ -71,7 +73,7 @@ class RunFolder:
         """Say how the run stands, for whoever looks from outside; the step stays if not given."""
         self._step = self._step if step is None else step
         write_json(
-            self.path / "status.json",
+            self.path / STATUS_NAME,
             {
                 "state": state,
                 "reason": reason,
