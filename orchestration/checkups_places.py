@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from configs.run import RunConfig
+from orchestration.checkpoints import checkpoint_folder
 from orchestration.checkups import Finding, gib
-from orchestration.run_folder import resolve_output
+from orchestration.run_folder import with_places
 from orchestration.run_lock import holder_of
 from orchestration.run_state import read_status, state_of
 
@@ -21,12 +22,14 @@ SETTINGS = {"run folder": "output", "cache": "cache", "checkpoints": "checkpoint
 def places_of(config: RunConfig, here: Path) -> dict[str, Path]:
     """Return the folders that a run writes into; ``here`` is the current directory.
 
-    Raises ConfigError for an ``output`` that would vanish with the job.
+    Raises ConfigError for one that would vanish with the job.
     """
-    run = resolve_output(config.output, here) / config.name
-    checkpoints = config.checkpoint.folder or run / "checkpoints"
-    places = {"run folder": run, "cache": here / config.cache.expanduser()}
-    return places | ({"checkpoints": here / checkpoints} if config.checkpoint.every else {})
+    config = with_places(config, here)
+    run = config.output / config.name
+    places = {"run folder": run, "cache": config.cache}
+    if config.checkpoint.every:
+        places["checkpoints"] = checkpoint_folder(config, run)
+    return places
 
 
 def check_earlier_run(folder: Path, *, resumes: bool) -> Finding:

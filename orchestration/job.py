@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from pathlib import Path
 
 from transformers.utils.logging import disable_progress_bar
 
@@ -16,7 +17,7 @@ from orchestration.outline import describe
 from orchestration.progress import Progress, make_progress
 from orchestration.resume import Origin, find_origin
 from orchestration.role_counts import initial_counts
-from orchestration.run_folder import RunFolder, require_cache, run_path
+from orchestration.run_folder import RunFolder, require_cache, run_path, with_places
 from orchestration.run_lock import RunLock
 from orchestration.run_state import read_status, write_down_a_crash
 from orchestration.session import Session
@@ -33,6 +34,7 @@ def run_job(config: RunConfig) -> int:
     other error is recorded there too, and raised.
     """
     disable_progress_bar()  # one display is enough
+    config = with_places(config, Path.cwd())
     require_cache(config.cache)
     progress = make_progress(config.monitoring, sys.stdout)
     # A retry on another machine waits for its predecessor's lock to fall silent.

@@ -159,15 +159,16 @@ def test_a_run_writes_into_its_folder_the_cache_and_checkpoints(tmp_path):
         "checkpoints": tmp_path / "out" / "n" / "checkpoints",
     }
     elsewhere = load("quickstart", ["checkpoint.folder=/k"])
-    assert places_of(elsewhere, tmp_path)["checkpoints"] == Path("/k")
+    assert places_of(elsewhere, tmp_path)["checkpoints"] == Path("/k/quickstart")
     assert "checkpoints" not in places_of(load("quickstart", ["checkpoint.every=0"]), tmp_path)
 
 
 def test_an_output_that_would_vanish_with_its_job_is_an_error(tmp_path):
     here = tmp_path / "_ray_pkg_0"
     here.mkdir()
-    with pytest.raises(ConfigError, match="throw-away"):
-        places_of(load("quickstart", [f"output={here}/runs"]), here)
+    for key in ("output", "cache", "checkpoint.folder"):
+        with pytest.raises(ConfigError, match=f"^{key}=.*throw-away"):
+            places_of(load("quickstart", [f"{key}={here}/runs"]), here)
 
 
 def test_folders_that_may_be_written_are_ok_and_not_made(tmp_path):
