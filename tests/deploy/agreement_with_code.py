@@ -15,6 +15,7 @@ from configs.run import RunConfig
 from orchestration.role_counts import role_counts
 from orchestration.role_metrics import PORT_STEPS
 from orchestration.room import no_room
+from tests.deploy.command_lines import command_of, parsed
 from tests.deploy.manifests import Manifest, of_kind, one, pod_templates, ports_of
 
 METRICS_PATH = "/metrics"
@@ -40,11 +41,11 @@ def code_complaints(manifests: list[Manifest], folder: Path) -> list[str]:
 
 def configured(manifests: list[Manifest], folder: Path) -> RunConfig:
     """The configuration that the entrypoint makes, read as the real command reads it."""
-    words = shlex.split(one(manifests, "RayJob")["spec"]["entrypoint"])
-    if words[:3] != ["python", "-m", "orchestration.run"]:
-        raise DpkdError(f"{' '.join(words[:3])} is not python -m orchestration.run")
-    recipe, *overrides = words[3:]
-    path = folder / Path(recipe).name
+    module, words = command_of(one(manifests, "RayJob")["spec"]["entrypoint"])
+    if module != "orchestration.run":
+        raise DpkdError(f"{module} is not python -m orchestration.run")
+    _, recipe, overrides = parsed(module, words)
+    path = folder / Path(recipe or "").name
     for config_map in of_kind(manifests, "ConfigMap"):
         if path.name in config_map["data"]:
             path.write_text(config_map["data"][path.name])
