@@ -42,8 +42,10 @@ class Holder(NamedTuple):
         if self.identity.get("boot") != _boot_id():
             return False
         try:
-            born = psutil.Process(self.identity["pid"]).create_time()
-            return abs(born - self.identity["born"]) < 1
+            process = psutil.Process(self.identity["pid"])
+            # In a container nobody may have waited for what was killed.
+            ended = process.status() == psutil.STATUS_ZOMBIE
+            return not ended and abs(process.create_time() - self.identity["born"]) < 1
         except psutil.NoSuchProcess:
             return False
 

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from configs.errors import ConfigError
@@ -87,6 +88,16 @@ def assert_taken(folder: Path) -> None:
 def test_the_lock_of_a_dead_process_is_taken(tmp_path):
     held_by(tmp_path / "run", pid=dead_pid())
     assert_taken(tmp_path / "run")
+
+
+def test_the_lock_of_a_process_that_nobody_waited_for_is_taken(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as ended:
+        process = psutil.Process(ended.pid)
+        held_by(tmp_path / "run", pid=ended.pid, born=process.create_time())
+        ended.kill()
+        while process.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.01)
+        assert_taken(tmp_path / "run")
 
 
 def test_a_pid_that_was_given_to_another_process_since_is_not_the_holder(tmp_path):
