@@ -100,7 +100,8 @@ def _line(points: Sequence[tuple[int, float]]) -> tuple[float, float]:
     mean_took = sum(weight * took for _, took, weight in weighed) / total
     spread = sum(weight * (n - mean_n) ** 2 for n, _, weight in weighed)
     each = sum(w * (n - mean_n) * (took - mean_took) for n, took, w in weighed) / spread
-    return mean_took - each * mean_n, each
+    fixed = mean_took - each * mean_n
+    return (fixed if abs(fixed) > 1e-9 * mean_took else 0.0), each
 
 
 def _widened(config: RunConfig, number: int) -> RunConfig:

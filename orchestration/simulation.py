@@ -30,6 +30,8 @@ from orchestration.simulated_parts import (
 from orchestration.virtual_time import run_in_virtual_time
 from orchestration.weight_sync import WeightSync
 
+NO_TIME = 1e-9
+"""Seconds that are none: the clock of a simulation moves by hairs."""
 SETTLING_STEPS = 4
 """Steps until the pipeline is as full as it will be: they are not counted."""
 
@@ -167,7 +169,7 @@ def _rates(
     grown = {key: value - before.get(key, 0.0) for key, value in after.items()}
     seconds, steps = grown["now"], grown["steps"]
     counts = role_counts(config)
-    if not seconds > 0:
+    if seconds <= NO_TIME:
         raise ConfigError(
             "with these costs a step takes no time at all: say what generate, judge and learn take"
         )
