@@ -146,14 +146,14 @@ class VllmEngine:
         sampling = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=1)
         self.generate([np.zeros(1, np.int32)], sampling=sampling, seeds=[0])
 
-    def load_weights(self, manifest: WeightManifest, buffer: np.ndarray) -> None:
+    def load_weights(self, manifest: WeightManifest, parts: Sequence[np.ndarray]) -> None:
         """Load one push through the object store; raises WeightSyncError when it does not fit."""
         if self.weight_transfer != "object_store":
             raise WeightSyncError(
-                f"this sampler takes weights by {self.weight_transfer}, not as a buffer; set "
-                "student.weight_transfer=object_store"
+                f"this sampler takes weights by {self.weight_transfer}, not through the object "
+                "store; set student.weight_transfer=object_store"
             )
-        update = {"tensors": manifest.tensors, "buffer": buffer}
+        update = {"tensors": manifest.tensors, "parts": parts}
         try:
             self.transfer("start_weight_update")
             self.transfer("update_weights", {"update_info": update})
