@@ -7,7 +7,14 @@ from typing import Any
 import numpy as np
 
 from actors.vllm_engine import VllmEngine
-from actors.weights import check_probe, check_tensors, check_transport, check_version
+from actors.weights import (
+    check_parts,
+    check_probe,
+    check_received,
+    check_tensors,
+    check_version,
+    start_checksum,
+)
 from configs.errors import DataError, WeightSyncError
 from configs.faults import failpoint, is_armed
 from configs.sampling import Sampling
@@ -109,8 +116,10 @@ class StudentSampler:
             self.weight_version = min(self.weight_version, manifest.version)
         check_version(manifest, held=self.weight_version)
         check_tensors(manifest, self._expected)
-        check_transport(manifest, parts)
+        check_parts(manifest, parts)
+        received = start_checksum(parts)  # damaged weights may be loaded: nobody will use them
         self._engine.load_weights(manifest, parts)
+        check_received(manifest, received.result())
         failpoint("sampler.loaded")
         return self.prove(manifest, start=start, nbytes=manifest.nbytes)
 

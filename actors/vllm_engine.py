@@ -100,6 +100,7 @@ class VllmEngine:
                 seed=seed,
                 stop_token_ids=self._stop_ids,
                 logprobs=0,
+                flat_logprobs=True,
                 detokenize=False,
             )
             for seed in seeds
@@ -279,10 +280,12 @@ def _response(output: "RequestOutput") -> Response:
     completion = output.outputs[0]
     if completion.finish_reason not in ("stop", "length"):
         raise RuntimeError(f"vLLM ended a request with {completion.finish_reason!r}")
+    drawn: Any = completion.logprobs
+    assert drawn.token_ids == list(completion.token_ids), "one log-probability a token"
     return Response(
         ids_T=np.array(completion.token_ids, np.int32),
         finish_reason=completion.finish_reason,
-        behaviour_logprobs_T=_values(completion.token_ids, completion.logprobs),
+        behaviour_logprobs_T=np.array(drawn.logprobs, np.float32),
     )
 
 
@@ -301,9 +304,3 @@ def _table(output: "RequestOutput", k: int) -> tuple[np.ndarray, np.ndarray]:
     there = [*(output.prompt_token_ids or [])[1:], *completion.token_ids]
     assert (ids[:, 0] == there).all() and (ranks[:, 1:] == np.arange(1, k + 1)).all()
     return ids.astype(np.int32), logprobs.astype(np.float32)
-
-
-def _values(ids: Sequence[int], positions: Any) -> np.ndarray:
-    """Return (T,) float32, by token id: a position may hold more tokens than the one there."""
-    pairs = zip(ids, positions, strict=True)
-    return np.array([at[token].logprob for token, at in pairs], np.float32)

@@ -8,6 +8,7 @@ engine then computes the learner's log-probabilities. The sending half is ``lear
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import xxhash
@@ -17,6 +18,7 @@ from configs.wire import TensorSpec, WeightManifest
 
 ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
 """Bytes of one value of every dtype that travels."""
+_BESIDE = ThreadPoolExecutor(1, thread_name_prefix="checksum")
 
 
 def checksum(parts: Iterable[np.ndarray]) -> str:
@@ -25,6 +27,11 @@ def checksum(parts: Iterable[np.ndarray]) -> str:
     for part in parts:
         digest.update(part.data)
     return digest.hexdigest()
+
+
+def start_checksum(parts: Sequence[np.ndarray]) -> Future[str]:
+    """Take the checksum in a thread of its own, beside what else is done with ``parts``."""
+    return _BESIDE.submit(checksum, parts)
 
 
 def check_version(manifest: WeightManifest, *, held: int) -> None:
@@ -67,8 +74,8 @@ def check_tensors(manifest: WeightManifest, expected: Mapping[str, tuple[int, ..
             )
 
 
-def check_transport(manifest: WeightManifest, parts: Sequence[np.ndarray]) -> None:
-    """Raise WeightSyncError unless ``parts`` hold the manifest's bytes."""
+def check_parts(manifest: WeightManifest, parts: Sequence[np.ndarray]) -> None:
+    """Raise WeightSyncError unless ``parts`` are as many bytes as the manifest's tensors take."""
     for part in parts:
         if part.dtype != np.uint8 or part.ndim != 1 or not part.flags.c_contiguous:
             raise WeightSyncError(
@@ -76,12 +83,6 @@ def check_transport(manifest: WeightManifest, parts: Sequence[np.ndarray]) -> No
                 "not as flat arrays of bytes; send what publish_weights returns"
             )
     _check_sizes(manifest, [part.nbytes for part in parts])
-    received = checksum(parts)
-    if received != manifest.checksum:
-        raise WeightSyncError(
-            f"{_push(manifest)} was damaged on its way: checksum {received}, "
-            f"sent as {manifest.checksum}; push again"
-        )
 
 
 def _check_sizes(manifest: WeightManifest, sizes: Sequence[int]) -> None:
@@ -105,6 +106,15 @@ def _check_sizes(manifest: WeightManifest, sizes: Sequence[int]) -> None:
             f"{_push(manifest)} came with {sum(sizes)} bytes in {len(sizes)} parts, its manifest "
             f"says {manifest.nbytes} and its {len(expected)} tensors take {sum(expected)}; "
             "push again"
+        )
+
+
+def check_received(manifest: WeightManifest, received: str) -> None:
+    """Raise WeightSyncError unless ``received``, the checksum of what came, is what was sent."""
+    if received != manifest.checksum:
+        raise WeightSyncError(
+            f"{_push(manifest)} was damaged on its way: checksum {received}, "
+            f"sent as {manifest.checksum}; push again"
         )
 
 

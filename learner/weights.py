@@ -7,6 +7,7 @@ The receiving half is ``actors/weights.py``.
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import Tensor
 from configs.wire import TensorSpec, WeightManifest
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_BESIDE = ThreadPoolExecutor(1, thread_name_prefix="checksum")
 
 
 def checksum(parts: Iterable[np.ndarray]) -> str:
@@ -25,6 +27,11 @@ def checksum(parts: Iterable[np.ndarray]) -> str:
     for part in parts:
         digest.update(part.data)
     return digest.hexdigest()
+
+
+def start_checksum(parts: Sequence[np.ndarray]) -> Future[str]:
+    """Take the checksum in a thread of its own, beside what else is done with ``parts``."""
+    return _BESIDE.submit(checksum, parts)
 
 
 class WeightCopies:
@@ -82,11 +89,12 @@ def make_manifest(
     parts: Sequence[np.ndarray],
     *,
     version: int,
+    checksum: str,
     probe_ids: np.ndarray,
     probe_logprobs: np.ndarray,
     probe_tolerance: float,
 ) -> WeightManifest:
-    """Describe a push of the bytes ``parts``.
+    """Describe a push of the bytes ``parts``, of which ``checksum`` is taken.
 
     ``probe_ids`` (L,) int32 and ``probe_logprobs`` (L-1,) float32, the learner's own, are what
     the sampler must reproduce within ``probe_tolerance`` nats.
@@ -96,7 +104,7 @@ def make_manifest(
         version=version,
         tensors=tensors,
         nbytes=sum(part.nbytes for part in parts),
-        checksum=checksum(parts),
+        checksum=checksum,
         probe_ids=probe_ids,
         probe_logprobs=probe_logprobs,
         probe_tolerance=probe_tolerance,

@@ -25,7 +25,13 @@ from learner.engine import DeepSpeedEngine
 from learner.logprobs import ResponseScorer, disable_dropout, prove_scorer
 from learner.segments import Asked, Segment
 from learner.step import forward_backward, gold_nll
-from learner.weights import WeightCopies, WeightViews, make_manifest, open_cuda_sender
+from learner.weights import (
+    WeightCopies,
+    WeightViews,
+    make_manifest,
+    open_cuda_sender,
+    start_checksum,
+)
 
 _FULL_BYTES = 1 << 20
 """A disk with less room is taken for full: torch says of a failed write only that it failed."""
@@ -162,15 +168,15 @@ class LearnerWorker:
         besides that no rank holds more than one gathered weight at a time.
         """
         failpoint("learner.publish")
-        probe = self._probe()
         if self._rank > 0:
             self.engine.gather_weights()
+            self._probe()
             return None
         kind = WeightViews if lend and self._config.learner.zero_stage < 3 else WeightCopies
         weights = kind(self.engine.weight_specs())
         self.engine.gather_weights(weights.put)
         parts = weights.parts()
-        return self._manifest(weights.specs, parts, probe), parts
+        return self._manifest(weights.specs, parts), parts
 
     def send_weights(
         self, call: Callable[[str, dict[str, Any]], None], transport: str, samplers: int
@@ -234,13 +240,14 @@ class LearnerWorker:
         self,
         tensors: tuple[TensorSpec, ...],
         parts: Sequence[np.ndarray],
-        probe: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> WeightManifest:
-        probe_ids, probe_logprobs = probe or self._probe()
+        sent = start_checksum(parts)
+        probe_ids, probe_logprobs = self._probe()
         return make_manifest(
             tensors,
             parts,
             version=self.step,
+            checksum=sent.result(),
             probe_ids=probe_ids,
             probe_logprobs=probe_logprobs,
             probe_tolerance=_PROBE_TOLERANCE[self._config.learner.dtype],

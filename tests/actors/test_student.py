@@ -116,6 +116,7 @@ def make_push(
         tensors,
         parts,
         version=version,
+        checksum=checksum(parts),
         probe_ids=PROBE,
         probe_logprobs=learner_logprobs(model, PROBE),
         probe_tolerance=1e-4,

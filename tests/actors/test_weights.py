@@ -8,11 +8,13 @@ import xxhash
 
 from actors.weights import (
     by_name,
+    check_parts,
     check_probe,
+    check_received,
     check_tensors,
-    check_transport,
     check_version,
     checksum,
+    start_checksum,
 )
 from configs.errors import WeightSyncError
 from configs.wire import TensorSpec, WeightManifest
@@ -41,7 +43,8 @@ def test_an_intact_push_passes_every_check():
     manifest, parts = make_push()
     check_version(manifest, held=6)
     check_tensors(manifest, SHAPES)
-    check_transport(manifest, parts)
+    check_parts(manifest, parts)
+    check_received(manifest, start_checksum(parts).result())
     difference = check_probe(manifest, np.array([-1.0, -2.0005], np.float32))
     assert difference == pytest.approx(0.0005, rel=1e-3)
 
@@ -56,7 +59,7 @@ def test_a_tied_tensor_has_the_bytes_of_its_first_name():
     found = [(spec.name, part) for spec, part in by_name((*manifest.tensors, tied), parts)]
     assert [name for name, _ in found] == ["embed", "lm_head", "tied"]
     assert found[0][1] is found[2][1] is parts[0] and found[1][1] is parts[1]
-    check_transport(replace(manifest, tensors=(*manifest.tensors, tied)), parts)
+    check_parts(replace(manifest, tensors=(*manifest.tensors, tied)), parts)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +73,7 @@ def test_a_tied_tensor_has_the_bytes_of_its_first_name():
 def test_a_second_name_is_of_an_earlier_tensor_of_its_shape(tied: TensorSpec):
     manifest, parts = make_push()
     with pytest.raises(WeightSyncError, match="has tied as another name of"):
-        check_transport(replace(manifest, tensors=(*manifest.tensors, tied)), parts)
+        check_parts(replace(manifest, tensors=(*manifest.tensors, tied)), parts)
 
 
 def test_the_same_version_may_come_twice_and_an_older_one_may_not():
@@ -100,30 +103,31 @@ def test_missing_unknown_and_misshapen_tensors_are_named(tensors, message):
 def test_a_flipped_bit_anywhere_is_found(byte):
     manifest, parts = make_push()
     parts[byte // 24][byte % 24] ^= 1
+    check_parts(manifest, parts)
     with pytest.raises(WeightSyncError, match="damaged on its way"):
-        check_transport(manifest, parts)
+        check_received(manifest, checksum(parts))
 
 
-def test_a_short_part_is_found_before_its_checksum_is_taken():
+def test_a_short_part_is_found_before_it_is_loaded():
     manifest, parts = make_push()
     with pytest.raises(WeightSyncError, match="came with 35 bytes"):
-        check_transport(manifest, [parts[0], parts[1][:-1]])
+        check_parts(manifest, [parts[0], parts[1][:-1]])
 
 
 def test_bytes_that_are_cut_elsewhere_are_found():
     manifest, parts = make_push()
     whole = np.concatenate(parts)
     with pytest.raises(WeightSyncError, match="36 bytes in 2 parts"):
-        check_transport(manifest, [whole[:12], whole[12:]])
+        check_parts(manifest, [whole[:12], whole[12:]])
     with pytest.raises(WeightSyncError, match="36 bytes in 1 parts"):
-        check_transport(manifest, [whole])
+        check_parts(manifest, [whole])
 
 
 def test_a_manifest_that_describes_other_sizes_is_found():
     manifest, parts = make_push()
     specs = (manifest.tensors[0], TensorSpec("lm_head", (3, 2), "float32"))
     with pytest.raises(WeightSyncError, match="its 2 tensors take 48"):
-        check_transport(replace(manifest, tensors=specs), parts)
+        check_parts(replace(manifest, tensors=specs), parts)
 
 
 @pytest.mark.parametrize(
@@ -132,14 +136,14 @@ def test_a_manifest_that_describes_other_sizes_is_found():
 def test_only_flat_bytes_are_taken(part):
     manifest, parts = make_push()
     with pytest.raises(WeightSyncError, match="not as flat arrays of bytes"):
-        check_transport(manifest, [parts[0], part])
+        check_parts(manifest, [parts[0], part])
 
 
 def test_a_dtype_that_does_not_travel_is_named():
     manifest, parts = make_push()
     specs = (*manifest.tensors, TensorSpec("mask", (0,), "bool"))
     with pytest.raises(WeightSyncError, match="has mask as bool"):
-        check_transport(replace(manifest, tensors=specs), parts)
+        check_parts(replace(manifest, tensors=specs), parts)
 
 
 @pytest.mark.parametrize("value", [-2.01, np.nan, -np.inf])

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from actors.weights import by_name, check_transport
+from actors.weights import by_name, check_parts, check_received, checksum
 from configs.run import RunConfig
 from configs.wire import PreferenceTuple, WeightManifest
 from learner.worker import LearnerWorker
@@ -63,7 +63,8 @@ def received(published: tuple[WeightManifest, list[np.ndarray]] | None) -> dict[
     if published is None:
         return {}
     manifest, parts = published
-    check_transport(manifest, parts)
+    check_parts(manifest, parts)
+    check_received(manifest, checksum(parts))
     return {
         spec.name: torch.from_numpy(part)
         .view(getattr(torch, spec.dtype))

@@ -13,6 +13,7 @@ from learner.weights import (
     WeightViews,
     checksum,
     make_manifest,
+    start_checksum,
 )
 from tests.packed_weights import packed_weights
 
@@ -118,13 +119,19 @@ def test_the_manifest_describes_the_bytes():
         specs,
         parts,
         version=4,
+        checksum="5eed",
         probe_ids=np.array([1, 2], np.int32),
         probe_logprobs=np.array([-0.5], np.float32),
         probe_tolerance=1e-3,
     )
     assert (manifest.version, manifest.nbytes, manifest.tensors) == (4, 16, specs)
-    assert manifest.checksum == checksum([np.concatenate(parts)]), "however they are cut"
-    assert manifest.checksum != checksum([parts[0], parts[1] ^ np.uint8(1)])
+    assert manifest.checksum == "5eed"
+
+
+def test_a_checksum_is_of_the_bytes_however_they_are_cut():
+    _, parts = packed_weights({"v": torch.zeros(1), "w": torch.ones(3)})
+    assert checksum(parts) == checksum([np.concatenate(parts)]) == start_checksum(parts).result()
+    assert checksum(parts) != checksum([parts[0], parts[1] ^ np.uint8(1)])
 
 
 def test_a_probe_of_the_wrong_length_is_refused():
@@ -134,6 +141,7 @@ def test_a_probe_of_the_wrong_length_is_refused():
             specs,
             parts,
             version=4,
+            checksum="5eed",
             probe_ids=np.array([1, 2], np.int32),
             probe_logprobs=np.array([-0.5, -0.5], np.float32),
             probe_tolerance=1e-3,
