@@ -92,7 +92,7 @@ class SleepingLearner:
         self.step += 1
         return {}
 
-    def publish_weights(self) -> tuple[int, None]:
+    def publish_weights(self, _lend: bool) -> tuple[int, None]:
         """Publish the version, which is all that there is of the weights."""
         return self.step, None
 

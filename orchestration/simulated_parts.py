@@ -113,7 +113,7 @@ class SimulatedSampler(SimulatedRole):
         return drawn, self.world.costs.generate.of(len(prompts))
 
     def load_weights(
-        self, version: int, buffer: Any, going_back: bool = False
+        self, version: int, parts: Any, going_back: bool = False
     ) -> tuple[WeightProof, float]:
         """Take a version in."""
         self.version = version
@@ -174,7 +174,7 @@ class SimulatedLearner(SimulatedRole):
         self.step += 1
         return {}, 0.0
 
-    def publish_weights(self) -> tuple[tuple[int, None], float]:
+    def publish_weights(self, lend: bool = False) -> tuple[tuple[int, None], float]:
         """Publish the version, which is all that there is of the weights."""
         return (self.step, None), self.world.costs.publish
 
