@@ -22,7 +22,7 @@ from actors.teacher_cache import TeacherCache, response_key
 from configs.errors import NonFiniteError
 from configs.models import DType
 from configs.packing import pack, unpack
-from configs.wire import PackedTuple
+from configs.wire import PackedBatch, PackedTuple
 
 
 class ReferenceServer:
@@ -65,7 +65,7 @@ class ReferenceServer:
                     "finite; check its weights, or serve it in float32"
                 )
 
-    def annotate(self, packed: list[PackedTuple]) -> list[PackedTuple]:
+    def annotate(self, packed: list[PackedTuple]) -> PackedBatch:
         """Return the tuples with ``reference_logprobs_T`` set on every response they hold.
 
         A response that has it keeps it. A value that is not finite stays in its place, for the

@@ -31,7 +31,7 @@ from configs.objective import Need
 from configs.packing import pack
 from configs.sampling import Sampling
 from configs.teacher import AnyTeacherConfig
-from configs.wire import PackedTuple, PreferenceTuple, Prompt, Response, Trajectory
+from configs.wire import PackedBatch, PreferenceTuple, Prompt, Response, Trajectory
 
 
 class TeacherServer:
@@ -137,7 +137,7 @@ class TeacherServer:
         answers: list[Response],
         drawn: list[Trajectory],
         offline: Sequence[Trajectory] = (),
-    ) -> list[PackedTuple]:
+    ) -> PackedBatch:
         """Join prompts with their y_t and y_s, and set what the objective needs of them.
 
         ``answers`` are ``respond``'s to all prompts, or to those without a trajectory; the

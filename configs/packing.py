@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from configs.wire import FinishReason, PackedTuple, PreferenceTuple, Prompt, Response
+from configs.wire import FinishReason, PackedBatch, PackedTuple, PreferenceTuple, Prompt, Response
 
 _OF_PROMPT = ("prompt_ids_P", "gold_ids_T", "corpus_ids_C")
 _OF_RESPONSE = (
@@ -46,9 +46,9 @@ _NO_RESPONSE = (0, False, 0.0)
 assert _HEADER.size % 8 == 0, _HEADER.size
 
 
-def pack(tuples: Iterable[PreferenceTuple]) -> list[PackedTuple]:
+def pack(tuples: Iterable[PreferenceTuple]) -> PackedBatch:
     """Return tuples as they travel: what makes them for the queue ends with this."""
-    return [_pack(item) for item in tuples]
+    return PackedBatch(_pack(item) for item in tuples)
 
 
 def unpack(packed: Iterable[PackedTuple]) -> list[PreferenceTuple]:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from configs.errors import ConfigError
 from configs.faults import failpoint
 from configs.replay import DropReason, ReplayConfig
-from configs.wire import PackedTuple, Uid
+from configs.wire import PackedBatch, PackedTuple, Uid
 from orchestration.replay_state import Lease, ReplayState
 
 
@@ -72,7 +72,7 @@ class ReplayQueue:
 
     async def lease(
         self, count: int, learner_version: int, timeout: float | None = None
-    ) -> tuple[Lease, list[PackedTuple]]:
+    ) -> tuple[Lease, PackedBatch]:
         """Take the ``count`` lowest uids whose lag is within ``max_policy_lag``.
 
         Waits until so many are queued. Answers earlier with fewer when the queue is closed
@@ -101,7 +101,7 @@ class ReplayQueue:
                 self._refuse_impossible(count)
                 await self._wait_for_change(deadline)
 
-    async def take_stale(self, limit: int) -> list[PackedTuple]:
+    async def take_stale(self, limit: int) -> PackedBatch:
         """Hand out up to ``limit`` stale tuples, lowest uids first, possibly none.
 
         Only their student response is too old: the teacher's response and its log-probabilities

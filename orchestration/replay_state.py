@@ -21,7 +21,7 @@ from secrets import token_hex
 from typing import Literal
 
 from configs.replay import ReplayConfig
-from configs.wire import PackedTuple, Uid
+from configs.wire import PackedBatch, PackedTuple, Uid
 from orchestration.uid_set import UidSet
 
 Verdict = Literal["accepted", "duplicates", "late"]
@@ -135,10 +135,10 @@ class ReplayState:
 
     def deliver(
         self, count: int, learner_version: int, *, stale: tuple[Uid, ...], exhausted: bool
-    ) -> tuple[Lease, list[PackedTuple]]:
+    ) -> tuple[Lease, PackedBatch]:
         """Lease the lowest ``count`` queued uids (all, where there are fewer)."""
         uids = nsmallest(count, self._queued)
-        pairs = [self._held[uid] for uid in uids]
+        pairs = PackedBatch(self._held[uid] for uid in uids)
         lags = tuple(lag for pair in pairs if (lag := _lag(pair, learner_version)) is not None)
         assert all(0 <= lag <= self._config.max_policy_lag for lag in lags), lags
         self.counts["leases"] += bool(uids)
@@ -172,12 +172,12 @@ class ReplayState:
         ends = [lease.deadline - self._clock() for lease in self._leases.values()]
         return min(ends, default=None)
 
-    def take_stale(self, limit: int) -> list[PackedTuple]:
+    def take_stale(self, limit: int) -> PackedBatch:
         """Move up to ``limit`` stale uids, lowest first, to ``redrawing``; returns the tuples."""
         uids = nsmallest(limit, self._stale)
         self._stale.difference_update(uids)
         self._redrawing.update(uids)
-        return [self._forget(uid) for uid in uids]
+        return PackedBatch(self._forget(uid) for uid in uids)
 
     def ack(self, lease_id: str, step: int) -> list[Uid]:
         """Consume the uids of a lease that no finished or other live lease accounts for."""

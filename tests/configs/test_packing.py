@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from configs.packing import pack, unpack
-from configs.wire import PackedTuple, PreferenceTuple, Prompt, Response, Uid
+from configs.wire import PackedBatch, PreferenceTuple, Prompt, Response, Uid
 from tests.builders import assert_same, pair, prompt
 
 FLOATS = st.sampled_from([np.float32, np.float32, np.float16, np.float64])
@@ -67,7 +67,12 @@ def tuples(draw: st.DrawFn) -> PreferenceTuple:
 @settings(max_examples=300, deadline=None)
 @given(st.lists(tuples(), max_size=3))
 def test_every_tuple_arrives_as_it_was(sent: list[PreferenceTuple]) -> None:
-    arrived: list[PackedTuple] = pickle.loads(pickle.dumps(pack(sent)))
+    for protocol in (4, 5):
+        check_arrival(sent, pickle.loads(pickle.dumps(pack(sent), protocol)))
+
+
+def check_arrival(sent: list[PreferenceTuple], arrived: PackedBatch) -> None:
+    assert type(arrived) is PackedBatch
     assert_same(unpack(arrived), sent)
     for packed, item in zip(arrived, sent, strict=True):
         assert packed.uid == item.uid
@@ -102,7 +107,7 @@ def test_a_payload_travels_beside_the_pickle_and_is_not_copied_into_it() -> None
     packed = pack([pair(prompt())] * 64)
     written = pickle.dumps(packed, protocol=5, buffer_callback=buffers.append)
     assert len(buffers) == 64
-    assert len(written) < 64 * 64
+    assert len(written) < 64 * 20
     (again, *_) = pickle.loads(written, buffers=buffers)
     assert np.shares_memory(again.payload, packed[0].payload)
 
