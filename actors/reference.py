@@ -21,7 +21,8 @@ from actors.scoring import TorchScorer, gives_finite
 from actors.teacher_cache import TeacherCache, response_key
 from configs.errors import NonFiniteError
 from configs.models import DType
-from configs.wire import PreferenceTuple
+from configs.packing import pack, unpack
+from configs.wire import PackedBatch, PackedTuple
 
 
 class ReferenceServer:
@@ -64,25 +65,23 @@ class ReferenceServer:
                     "finite; check its weights, or serve it in float32"
                 )
 
-    def annotate(self, tuples: list[PreferenceTuple]) -> list[PreferenceTuple]:
+    def annotate(self, packed: list[PackedTuple]) -> PackedBatch:
         """Return the tuples with ``reference_logprobs_T`` set on every response they hold.
 
         A response that has it keeps it. A value that is not finite stays in its place, for the
         queue to drop, and is not cached. Raises DataError for a sequence that does not fit.
         """
+        tuples = unpack(packed)
         unknown = [p for p in places(tuples) if p.response.reference_logprobs_T is None]
         with self._lock:
             again = [place for place in unknown if place.side == "teacher_response"]
             fresh = [place for place in unknown if place.side == "student_response"]
             found = list(zip(again, self._known(again), strict=True))
             found += zip(fresh, self._score(fresh), strict=True)
-        return put_back(
-            tuples,
-            [
-                (place, replace(place.response, reference_logprobs_T=values))
-                for place, values in found
-            ],
-        )
+        known = [
+            (place, replace(place.response, reference_logprobs_T=values)) for place, values in found
+        ]
+        return pack(put_back(tuples, known))
 
     def statistics(self) -> dict[str, float]:
         """Return the counts since start, named as ``TeacherServer.statistics`` names them.

@@ -10,6 +10,7 @@ import json
 from array import array
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeGuard
@@ -28,6 +29,8 @@ _FORMATS = {
     ".parquet": Parquet,
     ".txt": TextLines,
 }
+_DIGEST_BLOCK = 16 << 20
+"""Bytes. Python's lock, which the scan holds, is asked for after each of them, and waited for."""
 _NAMES = "data.template, data.chat_column and data.columns name the columns that are read"
 
 
@@ -88,7 +91,7 @@ class Rows:
     """The usable rows of one file, as a sequence. Made by ``load_rows``."""
 
     path: Path
-    fingerprint: str
+    fingerprint: str = ""
     """Hex digest of the file's bytes."""
     skipped: Counter[str] = field(default_factory=Counter)
     """Records that are not among the rows, by reason."""
@@ -123,7 +126,19 @@ def load_rows(path: Path, layout: Layout, *, on_bad_row: Literal["error", "skip"
     row is left.
     """
     reader = _open_reader(path, layout.columns)
-    rows = Rows(path=path, fingerprint=_digest(path), _reader=reader)
+    with ThreadPoolExecutor(1, "digest") as beside:
+        digest = beside.submit(_digest, path)
+        rows = _scan(path, reader, layout, on_bad_row)
+        rows.fingerprint = digest.result()
+    if not len(rows):
+        raise DataError(f"data file {path} has no usable row{_summary(rows.skipped)}")
+    return rows
+
+
+def _scan(
+    path: Path, reader: RowReader, layout: Layout, on_bad_row: Literal["error", "skip"]
+) -> Rows:
+    rows = Rows(path=path, _reader=reader)
     addresses, places, numbers = array("q"), array("i"), array("i")
     sizes, hashes = array("i"), array("q")
     prompt, response, min_words = layout.prompt, layout.response, layout.min_response_words
@@ -146,8 +161,6 @@ def load_rows(path: Path, layout: Layout, *, on_bad_row: Literal["error", "skip"
         hashes.append(hash(texts))
     rows._addresses, rows._places = np.asarray(addresses), np.asarray(places)
     rows.numbers, rows.sizes, rows.prompt_hashes = map(np.asarray, (numbers, sizes, hashes))
-    if not len(rows):
-        raise DataError(f"data file {path} has no usable row{_summary(rows.skipped)}")
     return rows
 
 
@@ -180,8 +193,11 @@ def _open_reader(path: Path, columns: Sequence[str]) -> RowReader:
 
 
 def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    digest = hashlib.blake2b(digest_size=16)
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(_DIGEST_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _summary(skipped: Counter[str]) -> str:

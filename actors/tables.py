@@ -34,15 +34,17 @@ class Csv:
         """Yield every record that is not blank."""
         lines = self._lines
         lines.seek(self._first_address, self._first_line)
+        reader = csv.reader(lines, strict=True)
         while True:
             address, line = lines.address, lines.line + 1
-            record = self._record()
+            record = _next(reader)
             if record is None:
                 return
             if isinstance(record, BadRow):
                 # Go on with the very next line, or one open quote would eat the lines after it.
                 lines.seek(address, line - 1)
                 lines.skip()
+                reader = csv.reader(lines, strict=True)  # the old one is in the middle of a record
                 yield address, line, record
             elif record:
                 yield address, line, self._row(record)
@@ -57,12 +59,7 @@ class Csv:
         return row
 
     def _record(self) -> list[str] | BadRow | None:
-        try:
-            return next(csv.reader(self._lines, strict=True), None)
-        except UnicodeDecodeError as error:
-            return not_utf8(error)
-        except csv.Error as error:
-            return BadRow("bad_csv", f"not valid CSV ({error})")
+        return _next(csv.reader(self._lines, strict=True))
 
     def _row(self, record: list[str]) -> Row | BadRow:
         if len(record) != len(self._header):
@@ -70,6 +67,16 @@ class Csv:
                 "bad_csv", f"{len(record)} fields where the header has {len(self._header)}"
             )
         return dict(zip(self._header, record, strict=True))
+
+
+def _next(reader: Iterator[list[str]]) -> list[str] | BadRow | None:
+    """Return the next record, None behind the last one."""
+    try:
+        return next(reader, None)
+    except UnicodeDecodeError as error:
+        return not_utf8(error)
+    except csv.Error as error:
+        return BadRow("bad_csv", f"not valid CSV ({error})")
 
 
 class Parquet:
@@ -102,8 +109,9 @@ class Parquet:
         """Yield every row."""
         address = 0
         for batch in self._table.to_batches(max_chunksize=1024):
-            for row in batch.to_pylist():
-                yield address, address + 1, row
+            columns = batch.to_pydict()  # by column takes half the time that by row does
+            for values in zip(*columns.values(), strict=True):
+                yield address, address + 1, dict(zip(columns, values, strict=True))
                 address += 1
 
     def read(self, address: int) -> Row:

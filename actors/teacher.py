@@ -28,9 +28,10 @@ from actors.teacher_cache import TeacherCache, response_key
 from configs.errors import DataError, NonFiniteError
 from configs.faults import failpoint
 from configs.objective import Need
+from configs.packing import pack
 from configs.sampling import Sampling
 from configs.teacher import AnyTeacherConfig
-from configs.wire import PreferenceTuple, Prompt, Response, Trajectory
+from configs.wire import PackedBatch, PreferenceTuple, Prompt, Response, Trajectory
 
 
 class TeacherServer:
@@ -136,7 +137,7 @@ class TeacherServer:
         answers: list[Response],
         drawn: list[Trajectory],
         offline: Sequence[Trajectory] = (),
-    ) -> list[PreferenceTuple]:
+    ) -> PackedBatch:
         """Join prompts with their y_t and y_s, and set what the objective needs of them.
 
         ``answers`` are ``respond``'s to all prompts, or to those without a trajectory; the
@@ -151,8 +152,9 @@ class TeacherServer:
             tuples = self._with_scores(tuples)
         if "response_score" in self._needs:
             tuples = [with_likeness(item) for item in tuples]
+        packed = pack(tuples)
         failpoint("teacher.judged")
-        return tuples
+        return packed
 
     def score_responses(
         self, prompts: list[Prompt], responses: list[Response], *, first_token: bool = False

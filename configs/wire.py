@@ -12,7 +12,8 @@ tokens, ``V`` vocabulary, ``K`` the teacher's likeliest tokens.
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from pickle import PickleBuffer
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -136,8 +137,8 @@ class Trajectory:
 class PreferenceTuple:
     """What the learner consumes: (x, y_t, y_s, log-probabilities).
 
-    Made by ``TeacherServer.judge`` (or by ``PromptSource`` alone for objectives that learn
-    from the gold response); held by the replay queue; consumed by ``LearnerWorker``.
+    Made by ``TeacherServer.judge`` (or of a prompt alone for objectives that learn from the
+    gold response); held by the replay queue as a ``PackedTuple``; consumed by ``LearnerWorker``.
     """
 
     prompt: Prompt
@@ -186,6 +187,48 @@ class PreferenceTuple:
         for response in (self.teacher_response, self.student_response):
             found += [] if response is None else response.arrays
         return found
+
+
+class PackedTuple(NamedTuple):
+    """A ``PreferenceTuple`` on its way: the queue reads what is here and never the payload.
+
+    Made by ``configs.packing.pack`` where tuples are made; ``unpack`` gives the tuple back, in
+    the learner or where it is to be redrawn. A named tuple: thousands a second are made.
+    """
+
+    uid: Uid
+    weight_version: int | None
+    finite: bool
+    """``PreferenceTuple.is_finite``: its maker has looked."""
+    payload: np.ndarray
+    """(N,) uint8."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held: what the queue's byte bound counts."""
+        return self.payload.nbytes
+
+
+class PackedBatch(list[PackedTuple]):
+    """Packed tuples on their way between processes: plain numbers, and payloads beside them.
+
+    Ray's pickler asks Python about every object that is none of Python's own plain ones, which
+    costs more than all the rest of a tuple's way; so it is shown none. Payloads travel out of
+    band: they are written to shared memory once, and read from there as views.
+    """
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """Say what pickle is to keep; protocols before the fifth know no buffers."""
+        heads = [(*each.uid, each.weight_version, each.finite) for each in self]
+        kept = PickleBuffer if protocol >= 5 else bytes
+        return _batch_of, (heads, [kept(each.payload.data) for each in self])
+
+
+def _batch_of(heads: list[tuple[int, int, int, int | None, bool]], payloads: list[Any]) -> Any:
+    return PackedBatch(
+        PackedTuple(Uid(*uid), version, finite, np.frombuffer(payload, np.uint8))
+        for (*uid, version, finite), payload in zip(heads, payloads, strict=True)
+    )
 
 
 class TensorSpec(NamedTuple):

@@ -16,8 +16,9 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from configs.errors import CheckpointError, DependencyError, NonFiniteError
 from configs.faults import failpoint
+from configs.packing import unpack
 from configs.run import RunConfig
-from configs.wire import PreferenceTuple, Prompt, TensorSpec, WeightManifest
+from configs.wire import PackedTuple, Prompt, TensorSpec, WeightManifest
 from learner import rendezvous
 from learner.batch import collate
 from learner.checkpoint import save_model
@@ -113,7 +114,7 @@ class LearnerWorker:
         """Optimizer steps made so far: the version of the weights."""
         return self.engine.step
 
-    def forward_backward(self, tuples: list[PreferenceTuple]) -> dict[str, float]:
+    def forward_backward(self, packed: list[PackedTuple]) -> dict[str, float]:
         """Accumulate the gradient over a whole batch, of which this rank takes its share.
 
         Returns the global statistics of ``learner/step.py``, the same on every rank.
@@ -121,7 +122,7 @@ class LearnerWorker:
         spoiled = failpoint("learner.forward") == "nan"
         statistics = forward_backward(
             self.engine,
-            tuples,
+            unpack(packed),
             self._config.objective,
             token_budget=self._config.learner.micro_batch_tokens,
             share_prompts=self._config.learner.share_prompts,

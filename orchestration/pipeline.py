@@ -33,6 +33,7 @@ from typing import Any, Protocol
 from actors.prompts import PromptSource
 from configs.errors import NonFiniteError, TeacherFailedError
 from configs.faults import failpoint
+from configs.packing import pack, unpack
 from configs.run import RunConfig
 from configs.wire import PreferenceTuple, Prompt, Uid
 from orchestration.drops import Drops
@@ -217,7 +218,7 @@ class Pipeline:
         """Feed objectives that learn from the data's own responses: no sampler, no teacher."""
         while True:
             prompts = await self._issue()
-            await self._put([PreferenceTuple(prompt=prompt) for prompt in prompts])
+            await self._put(pack(PreferenceTuple(prompt=prompt) for prompt in prompts))
 
     async def _learn_loop(self) -> None:
         """Make steps.
@@ -375,7 +376,7 @@ class Pipeline:
         """Draw y_s again for pairs that grew stale in the queue; y_t and log p(y_t) stay."""
         if not count:
             return
-        stale = await self.parts.queue.call("take_stale", count)
+        stale = unpack(await self.parts.queue.call("take_stale", count))
         self.parts.ledger.redrawn([pair.uid for pair in stale])
         while stale:
             try:

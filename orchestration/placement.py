@@ -151,7 +151,7 @@ class RayRole(Role):
         self._build = build
         self._actor: Any = self._place()
         self._built: Any = None
-        """What ``build`` will return: calls out of order wait for that, too."""
+        """What ``build`` will return, until it has: calls out of order wait for that, too."""
 
     def submit(self, method: str, *args: Any, returns: int = 1) -> Any:
         """See ``Role.submit``."""
@@ -160,15 +160,20 @@ class RayRole(Role):
             return self._built
         if method in _BUILTIN:
             return getattr(self._actor, method).remote()
-        run = self._actor.run.options(num_returns=returns)
+        run = self._actor.run
+        if returns > 1:
+            run = run.options(num_returns=returns)
         return run.remote(method, returns, self._built, *args)
 
     async def fetch(self, reference: Any, timeout: float | None = None) -> Any:
         """See ``Role.fetch``; what Ray reports becomes one sentence."""
         try:
-            return await super().fetch(reference, timeout)
+            answer = await super().fetch(reference, timeout)
         except RayError as error:
             raise _for_the_user(_root_cause(error), self.name) from None
+        if reference is self._built:
+            self._built = None  # it is built: no later call has anything to wait for
+        return answer
 
     async def stop(self) -> None:
         """See ``Role.stop``."""

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from configs.errors import ConfigError
 from configs.faults import failpoint
 from configs.replay import DropReason, ReplayConfig
-from configs.wire import PreferenceTuple, Uid
+from configs.wire import PackedBatch, PackedTuple, Uid
 from orchestration.replay_state import Lease, ReplayState
 
 
@@ -48,7 +48,7 @@ class ReplayQueue:
         self._waiting: list[int] = []  # bytes of the tuples that producers wait to put
         self._closed = False
 
-    async def put(self, tuples: list[PreferenceTuple]) -> PutResult:
+    async def put(self, tuples: list[PackedTuple]) -> PutResult:
         """Add tuples, and wait while the queue is full.
 
         Idempotent per uid. A uid that ``take_stale`` handed out is accepted once more, after
@@ -57,7 +57,7 @@ class ReplayQueue:
         """
         failpoint("queue.put")
         outcomes: Counter[str] = Counter()
-        poisoned = [pair.uid for pair in tuples if not pair.is_finite()]
+        poisoned = [pair.uid for pair in tuples if not pair.finite]
         nonfinite = await self.drop(poisoned, "nonfinite") if poisoned else []
         tuples = [pair for pair in tuples if pair.uid not in nonfinite]
         async with self._changed:
@@ -66,13 +66,13 @@ class ReplayQueue:
             for pair in tuples:
                 await self._wait_for_room(pair)
                 outcomes[self._state.admit(pair)] += 1
-                self._changed.notify_all()
+            self._changed.notify_all()  # who waits for room has told of the tuples before it
         counts = (outcomes["accepted"], outcomes["duplicates"], outcomes["late"])
         return PutResult(*counts, nonfinite=tuple(nonfinite))
 
     async def lease(
         self, count: int, learner_version: int, timeout: float | None = None
-    ) -> tuple[Lease, list[PreferenceTuple]]:
+    ) -> tuple[Lease, PackedBatch]:
         """Take the ``count`` lowest uids whose lag is within ``max_policy_lag``.
 
         Waits until so many are queued. Answers earlier with fewer when the queue is closed
@@ -101,7 +101,7 @@ class ReplayQueue:
                 self._refuse_impossible(count)
                 await self._wait_for_change(deadline)
 
-    async def take_stale(self, limit: int) -> list[PreferenceTuple]:
+    async def take_stale(self, limit: int) -> PackedBatch:
         """Hand out up to ``limit`` stale tuples, lowest uids first, possibly none.
 
         Only their student response is too old: the teacher's response and its log-probabilities
@@ -166,9 +166,9 @@ class ReplayQueue:
                 "waiting_puts": len(self._waiting),
             }
 
-    async def _wait_for_room(self, pair: PreferenceTuple) -> None:
+    async def _wait_for_room(self, pair: PackedTuple) -> None:
         def decided() -> bool:
-            return self._state.verdict(pair.uid) != "accepted" or self._state.fits(pair.nbytes)
+            return self._state.fits(pair.nbytes) or self._state.verdict(pair.uid) != "accepted"
 
         if decided():
             return

@@ -14,14 +14,14 @@ At every moment seen = queued + leased + stale + redrawing + acked + dropped.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from heapq import nsmallest
 from secrets import token_hex
 from typing import Literal
 
 from configs.replay import ReplayConfig
-from configs.wire import PreferenceTuple, Uid
+from configs.wire import PackedBatch, PackedTuple, Uid
 from orchestration.uid_set import UidSet
 
 Verdict = Literal["accepted", "duplicates", "late"]
@@ -63,7 +63,7 @@ class ReplayState:
     def __init__(self, config: ReplayConfig, clock: Callable[[], float]) -> None:
         self._config = config
         self._clock = clock
-        self._held: dict[Uid, PreferenceTuple] = {}
+        self._held: dict[Uid, PackedTuple] = {}
         self._bytes = 0
         self._queued: set[Uid] = set()
         self._stale: set[Uid] = set()
@@ -112,7 +112,7 @@ class ReplayState:
         room = len(self._held) < self._config.max_tuples
         return room and self._bytes + nbytes <= self._config.max_bytes
 
-    def admit(self, pair: PreferenceTuple) -> Verdict:
+    def admit(self, pair: PackedTuple) -> Verdict:
         """Add a tuple if its verdict is ``accepted``; returns the verdict."""
         verdict = self.verdict(pair.uid)
         if verdict == "accepted":
@@ -125,9 +125,9 @@ class ReplayState:
 
     def set_aside_stale(self, learner_version: int) -> tuple[Uid, ...]:
         """Move queued tuples above the lag bound to ``stale``; returns their uids, sorted."""
-        lags = {uid: _lag(self._held[uid], learner_version) for uid in self._queued}
-        limit = self._config.max_policy_lag
-        found = sorted(uid for uid, lag in lags.items() if lag is not None and lag > limit)
+        oldest = learner_version - self._config.max_policy_lag
+        versions = ((uid, self._held[uid].weight_version) for uid in self._queued)
+        found = sorted(uid for uid, drawn in versions if drawn is not None and drawn < oldest)
         self._queued.difference_update(found)
         self._stale.update(found)
         self.counts["stale_found"] += len(found)
@@ -135,10 +135,10 @@ class ReplayState:
 
     def deliver(
         self, count: int, learner_version: int, *, stale: tuple[Uid, ...], exhausted: bool
-    ) -> tuple[Lease, list[PreferenceTuple]]:
+    ) -> tuple[Lease, PackedBatch]:
         """Lease the lowest ``count`` queued uids (all, where there are fewer)."""
         uids = nsmallest(count, self._queued)
-        pairs = [self._held[uid] for uid in uids]
+        pairs = PackedBatch(self._held[uid] for uid in uids)
         lags = tuple(lag for pair in pairs if (lag := _lag(pair, learner_version)) is not None)
         assert all(0 <= lag <= self._config.max_policy_lag for lag in lags), lags
         self.counts["leases"] += bool(uids)
@@ -172,12 +172,12 @@ class ReplayState:
         ends = [lease.deadline - self._clock() for lease in self._leases.values()]
         return min(ends, default=None)
 
-    def take_stale(self, limit: int) -> list[PreferenceTuple]:
+    def take_stale(self, limit: int) -> PackedBatch:
         """Move up to ``limit`` stale uids, lowest first, to ``redrawing``; returns the tuples."""
         uids = nsmallest(limit, self._stale)
         self._stale.difference_update(uids)
         self._redrawing.update(uids)
-        return [self._forget(uid) for uid in uids]
+        return PackedBatch(self._forget(uid) for uid in uids)
 
     def ack(self, lease_id: str, step: int) -> list[Uid]:
         """Consume the uids of a lease that no finished or other live lease accounts for."""
@@ -187,9 +187,8 @@ class ReplayState:
             self.counts["late_acks"] += 1
             uids = self._expired.pop(lease_id, set()) - self._leased()
         consumed = sorted(uids)
-        for uid in consumed:
-            self._acked.add(uid)
-            self._leave(uid)
+        self._acked.update(consumed)
+        self._leave(consumed)
         if consumed:
             self.counts["last_acked_step"] = step
         return consumed
@@ -203,9 +202,8 @@ class ReplayState:
     def drop(self, uids: Iterable[Uid]) -> list[Uid]:
         """Finish uids without learning; returns those that were not finished before."""
         dropped = sorted({uid for uid in uids if not self._done(uid)})
-        for uid in dropped:
-            self._dropped.add(uid)
-            self._leave(uid)
+        self._dropped.update(dropped)
+        self._leave(dropped)
         return dropped
 
     def statistics(self) -> dict[str, int]:
@@ -232,21 +230,20 @@ class ReplayState:
     def _leased(self) -> set[Uid]:
         return {uid for lease in self._leases.values() for uid in lease.uids}
 
-    def _forget(self, uid: Uid) -> PreferenceTuple:
+    def _forget(self, uid: Uid) -> PackedTuple:
         pair = self._held.pop(uid)
         self._bytes -= pair.nbytes
         return pair
 
-    def _leave(self, uid: Uid) -> None:
-        """Take a finished uid out of every state, so that the records of leases stay small."""
-        for state in (self._queued, self._stale, self._redrawing):
-            state.discard(uid)
-        if uid in self._held:
-            self._forget(uid)
-        for lease in self._leases.values():
-            lease.uids.discard(uid)
-        for uids in self._expired.values():
-            uids.discard(uid)
+    def _leave(self, uids: Collection[Uid]) -> None:
+        """Take finished uids out of every state, so that the records of leases stay small."""
+        leased = [lease.uids for lease in self._leases.values()]
+        states = (self._queued, self._stale, self._redrawing, *leased, *self._expired.values())
+        for state in states:
+            state.difference_update(uids)
+        for uid in uids:
+            if uid in self._held:
+                self._forget(uid)
         self._leases = {name: lease for name, lease in self._leases.items() if lease.uids}
         self._expired = {name: uids for name, uids in self._expired.items() if uids}
 
@@ -264,5 +261,5 @@ _TOTALS = (
 )
 
 
-def _lag(pair: PreferenceTuple, learner_version: int) -> int | None:
+def _lag(pair: PackedTuple, learner_version: int) -> int | None:
     return None if pair.weight_version is None else learner_version - pair.weight_version

@@ -12,7 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from configs.wire import PreferenceTuple, Prompt, Response, Trajectory, Uid, WeightProof
+from configs.packing import pack
+from configs.wire import (
+    PackedTuple,
+    PreferenceTuple,
+    Prompt,
+    Response,
+    Trajectory,
+    Uid,
+    WeightProof,
+)
 from orchestration.costs import Costs
 from orchestration.gaps import Call
 from orchestration.replay import ReplayQueue
@@ -27,6 +36,19 @@ _RESPONSE = Response(
     behaviour_logprobs_T=_LOGPROB,
     teacher_logprobs_T=_LOGPROB,
 )
+_PROMPT = Prompt(uid=Uid(0, 0, 0), row=0, prompt_ids_P=_TOKEN)
+_ALONE, _PAIR = pack(
+    [
+        PreferenceTuple(prompt=_PROMPT, teacher_response=_RESPONSE),
+        PreferenceTuple(
+            prompt=_PROMPT,
+            teacher_response=_RESPONSE,
+            student_response=_RESPONSE,
+            weight_version=0,
+        ),
+    ]
+)
+"""Packed once: thousands of samplers' tuples are alike but for what is written outside."""
 
 
 @dataclass
@@ -142,20 +164,17 @@ class SimulatedTeacher(SimulatedRole):
         answers: list[Response],
         drawn: list[Trajectory],
         offline: list[Trajectory],
-    ) -> tuple[list[PreferenceTuple], float]:
+    ) -> tuple[list[PackedTuple], float]:
         """Make tuples."""
         versions = {trajectory.prompt.uid: trajectory for trajectory in (*drawn, *offline)}
         tuples = [_joined(prompt, versions.get(prompt.uid)) for prompt in prompts]
         return tuples, self.world.costs.judge.of(len(prompts))
 
 
-def _joined(prompt: Prompt, drawn: Trajectory | None) -> PreferenceTuple:
-    return PreferenceTuple(
-        prompt=prompt,
-        teacher_response=_RESPONSE,
-        student_response=drawn.response if drawn else None,
-        weight_version=drawn.weight_version if drawn else None,
-    )
+def _joined(prompt: Prompt, drawn: Trajectory | None) -> PackedTuple:
+    if drawn is None:
+        return _ALONE._replace(uid=prompt.uid)
+    return _PAIR._replace(uid=prompt.uid, weight_version=drawn.weight_version)
 
 
 class SimulatedLearner(SimulatedRole):
@@ -164,7 +183,7 @@ class SimulatedLearner(SimulatedRole):
     ranks = 1
     step = 0
 
-    def forward_backward(self, batch: list[PreferenceTuple]) -> tuple[dict[str, float], float]:
+    def forward_backward(self, batch: list[PackedTuple]) -> tuple[dict[str, float], float]:
         """Take the share of one rank."""
         seconds = self.world.costs.learning(len(batch), self.ranks)
         return {"loss": 0.0, "tokens": float(len(batch))}, seconds

@@ -1,5 +1,6 @@
 """Builders that several tests share: small wire values, made from what a test cares about."""
 
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,23 @@ def pair(of: Prompt, version: int = 0) -> PreferenceTuple:
         student_response=response(behaviour=-1.0, teacher=-2.0),
         weight_version=version,
     )
+
+
+def assert_same(left: Any, right: Any) -> None:
+    """Check that two values that travel are equal to the last bit, arrays' types included."""
+    assert type(left) is type(right)
+    if isinstance(left, np.ndarray):
+        assert (left.dtype, left.shape) == (right.dtype, right.shape)
+        assert left.tobytes() == right.tobytes()
+    elif is_dataclass(left):
+        for field in fields(left):
+            assert_same(getattr(left, field.name), getattr(right, field.name))
+    elif isinstance(left, list):
+        assert len(left) == len(right)
+        for one, other in zip(left, right, strict=True):
+            assert_same(one, other)
+    else:
+        assert left == right
 
 
 def _constant(value: float | None, length: int) -> np.ndarray | None:

@@ -8,6 +8,7 @@ import pytest
 
 from actors.reference import ReferenceServer
 from configs.errors import DataError, NonFiniteError
+from configs.packing import pack, unpack
 from configs.wire import PreferenceTuple, Prompt, Response
 from tests.actors.small_teacher import (
     PROMPTS,
@@ -17,7 +18,7 @@ from tests.actors.small_teacher import (
     plain_logprobs,
     save_teacher,
 )
-from tests.builders import ids
+from tests.builders import assert_same, ids
 
 
 def make_server(model: str, cache_folder: Path | None = None) -> ReferenceServer:
@@ -55,27 +56,27 @@ def test_both_responses_get_the_initial_student_s_log_probabilities_and_keep_the
     tmp_path: Path,
 ):
     model = save_teacher(tmp_path / "q")
-    annotated = make_server(model, tmp_path).annotate(PAIRS)
+    annotated = unpack(make_server(model, tmp_path).annotate(pack(PAIRS)))
     for before, after in zip(PAIRS, annotated, strict=True):
         for side in ("teacher_response", "student_response"):
             old, new = getattr(before, side), getattr(after, side)
             expected_T = plain_logprobs(model, after.prompt.prompt_ids_P, new.ids_T)
             np.testing.assert_allclose(reference(new), expected_T, atol=1e-5)
-            assert replace(new, reference_logprobs_T=None) == old
+            assert_same(replace(new, reference_logprobs_T=None), old)
         assert after.weight_version == 3
 
 
 def test_an_answer_is_scored_once_and_a_student_s_response_every_time(tmp_path: Path):
     model = save_teacher(tmp_path / "q")
     first = make_server(model, tmp_path)
-    made = first.annotate(PAIRS)
+    made = unpack(first.annotate(pack(PAIRS)))
     assert first.statistics()["scored_tokens"] == 3 + 2 + 1 + 4
-    first.annotate(PAIRS)
+    first.annotate(pack(PAIRS))
     assert first.statistics()["scored_tokens"] == 10 + 5
     first.close()
 
     second = make_server(model, tmp_path)
-    found = second.annotate(PAIRS)
+    found = unpack(second.annotate(pack(PAIRS)))
     assert second.statistics() == {
         "cache_hits": 2,
         "cache_misses": 0,
@@ -91,7 +92,7 @@ def test_an_answer_is_scored_once_and_a_student_s_response_every_time(tmp_path: 
 def test_samples_of_one_prompt_share_their_answer_s_score(tmp_path: Path):
     twins = [pair(make_prompt(5, 6, sample=i), (7, 1), (3 + i,)) for i in range(3)]
     server = make_server(save_teacher(tmp_path / "q"))
-    annotated = server.annotate(twins)
+    annotated = unpack(server.annotate(pack(twins)))
     assert server.statistics()["cache_misses"] == 1
     assert server.statistics()["scored_tokens"] == 2 + 3
     answers = [reference(item.teacher_response).tolist() for item in annotated]
@@ -100,19 +101,19 @@ def test_samples_of_one_prompt_share_their_answer_s_score(tmp_path: Path):
 
 def test_a_pair_that_comes_back_with_a_new_student_response_has_only_that_scored(tmp_path: Path):
     server = make_server(save_teacher(tmp_path / "q"))
-    (known,) = server.annotate(PAIRS[:1])
+    (known,) = unpack(server.annotate(pack(PAIRS[:1])))
     redrawn = replace(known, student_response=make_trajectory(PROMPTS[0], 4, 4).response)
     before = server.statistics()["scored_tokens"]
-    (again,) = server.annotate([redrawn])
+    (again,) = unpack(server.annotate(pack([redrawn])))
     assert server.statistics()["scored_tokens"] == before + 2
-    assert again.teacher_response is known.teacher_response
+    assert_same(again.teacher_response, known.teacher_response)
     assert server.annotate([]) == []
 
 
 def test_another_initial_student_has_a_cache_of_its_own(tmp_path: Path):
     for seed, name in enumerate(("one", "two")):
         server = make_server(save_teacher(tmp_path / name, seed=seed), tmp_path)
-        server.annotate(PAIRS)
+        server.annotate(pack(PAIRS))
         assert server.statistics()["cache_misses"] == 2
     assert len(list(tmp_path.glob("reference-*.sqlite3"))) == 2
 
@@ -120,10 +121,10 @@ def test_another_initial_student_has_a_cache_of_its_own(tmp_path: Path):
 def test_a_log_probability_that_is_none_stays_in_its_tuple_and_is_not_cached(tmp_path: Path):
     model = save_teacher(tmp_path / "q")
     break_token(model, 9)  # the second prompt's only token
-    annotated = make_server(model, tmp_path).annotate(PAIRS)
-    assert [item.is_finite() for item in annotated] == [True, False]
+    annotated = make_server(model, tmp_path).annotate(pack(PAIRS))
+    assert [item.finite for item in annotated] == [True, False]
     again = make_server(model, tmp_path)
-    again.annotate(PAIRS)
+    again.annotate(pack(PAIRS))
     assert again.statistics()["cache_misses"] == 1
 
 
@@ -138,6 +139,6 @@ def test_an_initial_student_that_gives_no_numbers_is_an_error_at_the_start(tmp_p
 def test_a_response_that_the_student_cannot_take_names_the_prompt(tmp_path: Path):
     server = make_server(save_teacher(tmp_path / "q"))
     with pytest.raises(DataError, match=r"prompt 0/1/0 .* outside the student's vocabulary of 61"):
-        server.annotate([pair(PROMPTS[1], (61,), (3,))])
+        server.annotate(pack([pair(PROMPTS[1], (61,), (3,))]))
     with pytest.raises(DataError, match=r"makes 33 tokens, too long for the student's context"):
-        server.annotate([pair(PROMPTS[1], (3,) * 32, (3,))])
+        server.annotate(pack([pair(PROMPTS[1], (3,) * 32, (3,))]))

@@ -20,6 +20,7 @@ from configs.errors import (
     NonFiniteError,
     TeacherFailedError,
 )
+from configs.packing import unpack
 from configs.sampling import Sampling
 from configs.teacher import TeacherConfig
 from configs.wire import Response
@@ -211,7 +212,8 @@ def test_a_black_box_teacher_scores_nothing_and_a_later_run_reuses_its_responses
     model = save_teacher(tmp_path / "p")
     black_box = make_server(model, tmp_path, engine=FakeEngine(), needs=BLACK_BOX)
     drawn = black_box.respond(PROMPTS)
-    (item, *_) = black_box.judge(PROMPTS, drawn, [make_trajectory(p, 3, 1) for p in PROMPTS])
+    student = [make_trajectory(p, 3, 1) for p in PROMPTS]
+    (item, *_) = unpack(black_box.judge(PROMPTS, drawn, student))
     assert drawn[0].teacher_logprobs_T is None
     assert item.student_response is not None and item.student_response.teacher_logprobs_T is None
     assert item.teacher_first_token_logprobs_V is None
@@ -258,7 +260,8 @@ def test_the_vllm_scorer_shares_the_engine_and_refuses_first_token_distributions
     model, engine = save_teacher(tmp_path / "p"), FakeEngine()
     server = make_server(model, engine=engine, scorer="vllm", first_token_distribution=False)
     prompt = make_prompt(5, 6, 7)
-    (item,) = server.judge([prompt], server.respond([prompt]), [make_trajectory(prompt, 3, 1)])
+    answers, drawn = server.respond([prompt]), [make_trajectory(prompt, 3, 1)]
+    (item,) = unpack(server.judge([prompt], answers, drawn))
     assert logprobs(item.student_response).tolist() == [-3.0, -4.0]
     with pytest.raises(ValidationError, match=r"set teacher\.first_token_distribution=false"):
         TeacherConfig.model_validate({"scorer": "vllm"})
@@ -292,10 +295,10 @@ def test_a_log_probability_that_is_none_stays_in_its_tuple_and_is_not_cached(tmp
     answers = server.respond(PROMPTS)
     assert [np.isnan(logprobs(answer)).all() for answer in answers] == [False, True, False]
 
-    tuples = server.judge(PROMPTS, answers, [make_trajectory(prompt, 3) for prompt in PROMPTS])
+    packed = server.judge(PROMPTS, answers, [make_trajectory(prompt, 3) for prompt in PROMPTS])
 
-    assert [item.is_finite() for item in tuples] == [True, False, True]
-    assert np.isnan(logprobs(tuples[1].student_response)).all()
+    assert [item.finite for item in packed] == [True, False, True]
+    assert np.isnan(logprobs(unpack(packed)[1].student_response)).all()
     again = make_server(model, tmp_path, engine=FakeEngine())
     again.respond(PROMPTS)
     assert again.statistics()["cache_hits"] == 2

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from actors.weights import by_name, check_parts, check_received, checksum
+from configs.packing import pack
 from configs.run import RunConfig
 from configs.wire import PreferenceTuple, WeightManifest
 from learner.worker import LearnerWorker
@@ -45,7 +46,7 @@ def learn(worker: LearnerWorker, config: RunConfig, steps: int) -> list[float]:
     """Make some steps; return the loss and the gradient norm of each, one after the other."""
     values = []
     for batch in batches(config, steps):
-        values.append(worker.forward_backward(batch)["loss"])
+        values.append(worker.forward_backward(pack(batch))["loss"])
         values.append(worker.optim_step()["grad_norm"])
     return values
 

@@ -14,7 +14,9 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from configs.faults import failpoint
+from configs.packing import unpack
 from configs.wire import (
+    PackedTuple,
     PreferenceTuple,
     Prompt,
     Response,
@@ -44,13 +46,13 @@ class ChainLearner:
     def start(self, address: str, port: int) -> None:
         """Nobody to meet."""
 
-    def forward_backward(self, tuples: list[PreferenceTuple]) -> dict[str, float]:
+    def forward_backward(self, packed: list[PackedTuple]) -> dict[str, float]:
         failpoint("learner.forward")
         assert not self._batch, "a gradient is there already"
-        self._batch = tuples
+        self._batch = unpack(packed)
         time.sleep(self.seconds)
         failpoint("learner.gradient")
-        return {"tokens": 6.0 * len(tuples), "response_length_student": 3.0}
+        return {"tokens": 6.0 * len(packed), "response_length_student": 3.0}
 
     def optim_step(self) -> dict[str, float]:
         links = [self.digest, *(_link(pair) for pair in self._batch)]
@@ -137,7 +139,7 @@ class ChainTeacher(FakeTeacher):
         answers: list[Response],
         drawn: list[Trajectory],
         offline: list[Trajectory],
-    ) -> list[PreferenceTuple]:
+    ) -> list[PackedTuple]:
         failpoint("teacher.judge")
         tuples = super().judge(prompts, answers, drawn, offline)
         failpoint("teacher.judged")

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from configs.errors import TeacherFailedError
+from configs.packing import pack, unpack
 from configs.wire import (
+    PackedTuple,
     PreferenceTuple,
     Prompt,
     Response,
@@ -128,19 +130,19 @@ class FakeTeacher:
         answers: list[Response],
         drawn: list[Trajectory],
         offline: list[Trajectory],
-    ) -> list[PreferenceTuple]:
+    ) -> list[PackedTuple]:
         _refuse(prompts, self.balks)
         by_uid = {trajectory.prompt.uid: trajectory for trajectory in (*drawn, *offline)}
         given = iter(answers)
         pairs = len(answers) == len(prompts)
-        return [
+        return pack(
             self._join(
                 prompt,
                 by_uid.get(prompt.uid),
                 next(given) if pairs or prompt.uid not in by_uid else None,
             )
             for prompt in prompts
-        ]
+        )
 
     def _join(
         self, prompt: Prompt, drawn: Trajectory | None, answer: Response | None
@@ -167,13 +169,13 @@ def _scored(drawn: Response, score: float) -> Response:
 class FakeReference:
     """Scores by the initial student, as a constant."""
 
-    def annotate(self, tuples: list[PreferenceTuple]) -> list[PreferenceTuple]:
-        for pair in tuples:
+    def annotate(self, packed: list[PackedTuple]) -> list[PackedTuple]:
+        annotated = []
+        for pair in unpack(packed):
             assert pair.student_response is not None
-        return [
-            replace(pair, student_response=replace(pair.student_response, score=0.25))  # type: ignore[type-var]
-            for pair in tuples
-        ]
+            answer = replace(pair.student_response, score=0.25)
+            annotated.append(replace(pair, student_response=answer))
+        return pack(annotated)
 
 
 class FakeLearner:
@@ -188,8 +190,9 @@ class FakeLearner:
     def discard(self) -> None:
         self.discarded += 1
 
-    def forward_backward(self, tuples: list[PreferenceTuple]) -> dict[str, float]:
+    def forward_backward(self, packed: list[PackedTuple]) -> dict[str, float]:
         time.sleep(self.seconds)
+        tuples = unpack(packed)
         self.batches.append(tuples)
         return {"loss": 0.5, "tokens": 6.0 * len(tuples), "response_length_student": 3.0}
 

@@ -2,9 +2,12 @@
 
 import numpy as np
 
-from configs.wire import PreferenceTuple, Prompt, Response, Uid
+from configs.packing import pack
+from configs.wire import PackedTuple, PreferenceTuple, Prompt, Response, Uid
 
-BYTES = 4 * (2 + 3 + 3)  # of one pair(): two prompt ids, three response ids and log-probabilities
+BYTES = 240 + 8 + 2 * 16
+"""Of one pair(): a header; two prompt ids; three response ids and log-probabilities, each with what
+fills them up to a multiple of 8 bytes."""
 
 
 class Clock:
@@ -19,7 +22,7 @@ def uid(ordinal: int) -> Uid:
     return Uid(0, ordinal, 0)
 
 
-def pair(ordinal: int, version: int = 0, tokens: int = 3) -> PreferenceTuple:
+def whole_pair(ordinal: int, version: int = 0, tokens: int = 3) -> PreferenceTuple:
     return PreferenceTuple(
         prompt=Prompt(uid=uid(ordinal), row=ordinal, prompt_ids_P=np.array([1, 2], np.int32)),
         student_response=Response(
@@ -31,13 +34,17 @@ def pair(ordinal: int, version: int = 0, tokens: int = 3) -> PreferenceTuple:
     )
 
 
-def pairs(*ordinals: int, version: int = 0) -> list[PreferenceTuple]:
+def pair(ordinal: int, version: int = 0, tokens: int = 3) -> PackedTuple:
+    return pack([whole_pair(ordinal, version, tokens)])[0]
+
+
+def pairs(*ordinals: int, version: int = 0) -> list[PackedTuple]:
     return [pair(ordinal, version) for ordinal in ordinals]
 
 
-def gold(ordinal: int) -> PreferenceTuple:
-    return PreferenceTuple(prompt=pair(ordinal).prompt)
+def gold(ordinal: int) -> PackedTuple:
+    return pack([PreferenceTuple(prompt=whole_pair(ordinal).prompt)])[0]
 
 
-def ordinals(tuples: list[PreferenceTuple]) -> list[int]:
+def ordinals(tuples: list[PackedTuple]) -> list[int]:
     return [one.uid.ordinal for one in tuples]

@@ -12,7 +12,7 @@ import pytest
 
 from configs.errors import DependencyError, NonFiniteError, WeightSyncError
 from configs.run import RunConfig
-from configs.wire import PreferenceTuple, Prompt, Response, Trajectory, Uid
+from configs.wire import PackedTuple, Prompt, Response, Trajectory, Uid
 from orchestration.learner_group import LearnerGroup
 from orchestration.ledger import Ledger, read_events
 from orchestration.local import LocalRole
@@ -446,7 +446,7 @@ class LateTeacher(FakeTeacher):
         super().__init__()
         self.ordinal = ordinal
 
-    def judge(self, prompts: list[Prompt], *rest: Any) -> list[PreferenceTuple]:
+    def judge(self, prompts: list[Prompt], *rest: Any) -> list[PackedTuple]:
         judged = super().judge(prompts, *rest)
         if any(prompt.uid.ordinal == self.ordinal for prompt in prompts):
             self.balks = {self.ordinal}

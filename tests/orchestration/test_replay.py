@@ -7,11 +7,21 @@ import numpy as np
 import pytest
 
 from configs.errors import ConfigError
+from configs.packing import pack
 from configs.replay import ReplayConfig
 from configs.wire import Uid
 from orchestration.replay import PutResult, ReplayQueue
 from orchestration.uid_set import UidSet
-from tests.orchestration.replay_builders import BYTES, Clock, gold, ordinals, pair, pairs, uid
+from tests.orchestration.replay_builders import (
+    BYTES,
+    Clock,
+    gold,
+    ordinals,
+    pair,
+    pairs,
+    uid,
+    whole_pair,
+)
 
 
 def queue(clock: Clock | None = None, **config: Any) -> ReplayQueue:
@@ -30,7 +40,7 @@ async def settled(task: "asyncio.Task[Any]") -> bool:
 
 
 def test_pairs_of_these_tests_have_the_size_that_their_bounds_assume() -> None:
-    assert pair(0).nbytes == BYTES == 32
+    assert pair(0).nbytes == BYTES == 280
 
 
 def test_a_lease_takes_the_lowest_uids_in_order_and_says_their_lags() -> None:
@@ -75,14 +85,14 @@ def test_a_lease_that_times_out_is_empty_and_takes_nothing() -> None:
 def test_a_tuple_with_a_value_that_is_none_is_dropped_and_named():
     async def story() -> None:
         replay = ReplayQueue(ReplayConfig())
-        sound, broken = pairs(0, 1)
+        sound, broken = whole_pair(0), whole_pair(1)
         values = np.array([0.0, np.nan, 0.0], np.float32)
         assert broken.student_response is not None
         answer = replace(broken.student_response, teacher_logprobs_T=values)
         broken = replace(broken, student_response=answer)
-        assert await replay.put([sound, broken]) == PutResult(1, 0, 0, nonfinite=(uid(1),))
+        assert await replay.put(pack([sound, broken])) == PutResult(1, 0, 0, nonfinite=(uid(1),))
         # Put again, by a retry, it is dropped already.
-        assert await replay.put([broken]) == PutResult(0, 0, 1)
+        assert await replay.put(pack([broken])) == PutResult(0, 0, 1)
         statistics = await replay.statistics()
         assert (statistics["depth"], statistics["dropped_nonfinite"]) == (1, 1)
 
@@ -108,13 +118,13 @@ def test_put_is_idempotent_in_every_state() -> None:
     run(scenario())
 
 
-@pytest.mark.parametrize("bound", [{"max_tuples": 2}, {"max_bytes": 1024}])
+@pytest.mark.parametrize("bound", [{"max_tuples": 2}, {"max_bytes": 4 * BYTES + 1}])
 def test_a_full_queue_makes_producers_wait_until_an_ack_and_admits_piece_by_piece(
     bound: dict[str, Any],
 ) -> None:
     async def scenario() -> None:
         replay = queue(**bound)
-        capacity = bound.get("max_tuples") or 1024 // BYTES
+        capacity = bound.get("max_tuples") or 4
         putting = asyncio.create_task(replay.put(pairs(*range(2 * capacity))))
         assert not await settled(putting)
         assert (await replay.statistics())["held"] == capacity
@@ -143,10 +153,10 @@ def test_a_tuple_larger_than_the_byte_bound_is_admitted_alone() -> None:
 
 def test_a_batch_that_the_bounds_cannot_hold_is_an_error_and_no_deadlock() -> None:
     async def scenario() -> None:
-        replay = queue(max_bytes=1024)
-        leasing = asyncio.create_task(replay.lease(33, 0))
-        putting = asyncio.create_task(replay.put(pairs(*range(33))))
-        with pytest.raises(ConfigError, match=r"full with 32 tuples.*needs 33.*max_bytes \(1024\)"):
+        replay = queue(max_bytes=4 * BYTES)
+        leasing = asyncio.create_task(replay.lease(5, 0))
+        putting = asyncio.create_task(replay.put(pairs(*range(5))))
+        with pytest.raises(ConfigError, match=r"full with 4 tuples.*needs 5.*max_bytes \(1120\)"):
             await leasing
         putting.cancel()
 

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from configs.replay import ReplayConfig
-from configs.wire import PreferenceTuple, Uid
+from configs.wire import PackedTuple, Uid
 from orchestration.replay import Lease, ReplayQueue
 from tests.orchestration.replay_builders import Clock, pair
 
-MAX_LAG, MAX_TUPLES, MAX_BYTES, LEASE_SECONDS = 2, 7, 1024, 10.0
+MAX_LAG, MAX_TUPLES, MAX_BYTES, LEASE_SECONDS = 2, 7, 2000, 10.0
 LARGE = 100  # response tokens: two such tuples do not fit into MAX_BYTES, three small ones do
 
 
@@ -48,7 +48,7 @@ class ReplayMachine(RuleBasedStateMachine):
             task.result()
             self.seen |= self.putting.pop(task)
 
-    def start_put(self, tuples: list[PreferenceTuple]) -> None:
+    def start_put(self, tuples: list[PackedTuple]) -> None:
         uids = {one.uid for one in tuples}
         self.offered |= uids
         self.putting[self.loop.create_task(self.queue.put(tuples))] = uids

@@ -1,0 +1,128 @@
+"""Parts with the real interfaces that do no work, to drive the real pipeline by over Ray."""
+
+import numpy as np
+
+from benchmarks.made_tuples import RESPONSE, batch_of
+from configs.packing import pack, unpack
+from configs.wire import (
+    PackedTuple,
+    PreferenceTuple,
+    Prompt,
+    Response,
+    Trajectory,
+    Uid,
+    WeightManifest,
+    WeightProof,
+)
+
+_MADE = unpack(batch_of(0))
+
+
+class Prompts:
+    """Endless prompts of the usual length."""
+
+    def __init__(self) -> None:
+        self._next = 0
+
+    def take(self, count: int) -> list[Prompt]:
+        """Return the next ``count``."""
+        first, self._next = self._next, self._next + count
+        return [self.prompt(Uid(0, ordinal, 0)) for ordinal in range(first, self._next)]
+
+    def prompt(self, uid: Uid) -> Prompt:
+        """Return the prompt of a uid."""
+        ids = _MADE[uid.ordinal % len(_MADE)].prompt.prompt_ids_P
+        return Prompt(uid=uid, row=uid.ordinal, prompt_ids_P=ids)
+
+
+class Sampler:
+    """Draws the same response to every prompt."""
+
+    _version = 0
+
+    def generate(self, prompts: list[Prompt]) -> list[Trajectory]:
+        """Return a trajectory a prompt."""
+        return [
+            Trajectory(prompt=prompt, response=_student(), weight_version=self._version)
+            for prompt in prompts
+        ]
+
+    def load_weights(
+        self, manifest: WeightManifest, buffer: np.ndarray, going_back: bool = False
+    ) -> WeightProof:
+        """Take a version in."""
+        self._version = manifest.version
+        nbytes = buffer.nbytes
+        return WeightProof(
+            version=manifest.version, probe_difference=0.0, seconds=0.0, nbytes=nbytes
+        )
+
+
+class Teacher:
+    """Gives the same answer to every prompt."""
+
+    def respond(self, prompts: list[Prompt]) -> list[Response]:
+        """Return a y_t a prompt."""
+        return [_teacher()] * len(prompts)
+
+    def judge(
+        self,
+        prompts: list[Prompt],
+        answers: list[Response],
+        drawn: list[Trajectory],
+        offline: list[Trajectory],
+    ) -> list[PackedTuple]:
+        """Return packed tuples."""
+        return pack(
+            PreferenceTuple(
+                prompt=prompt,
+                teacher_response=answer,
+                student_response=trajectory.response,
+                weight_version=trajectory.weight_version,
+            )
+            for prompt, answer, trajectory in zip(prompts, answers, drawn, strict=True)
+        )
+
+
+class Learner:
+    """Unpacks what it is given, and counts steps."""
+
+    _step = 0
+
+    def forward_backward(self, packed: list[PackedTuple]) -> dict[str, float]:
+        """Open every tuple."""
+        tokens = 2.0 * RESPONSE * len(unpack(packed))
+        return {"loss": 0.5, "tokens": tokens, "response_length_student": float(RESPONSE)}
+
+    def optim_step(self) -> dict[str, float]:
+        """Count a step."""
+        self._step += 1
+        return {"grad_norm": 1.0, "learning_rate": 1e-3, "step": float(self._step)}
+
+    def publish_weights(self) -> tuple[WeightManifest, np.ndarray]:
+        """Publish a version, and nothing else."""
+        return _manifest(self._step), np.zeros(4, np.uint8)
+
+
+def _student() -> Response:
+    response = _MADE[0].student_response
+    assert response is not None
+    return response
+
+
+def _teacher() -> Response:
+    response = _MADE[0].teacher_response
+    assert response is not None
+    return response
+
+
+def _manifest(version: int) -> WeightManifest:
+    return WeightManifest(
+        version=version,
+        tensors=(),
+        nbytes=4,
+        checksum="",
+        probe_ids=np.zeros(2, np.int32),
+        probe_logprobs=np.zeros(1, np.float32),
+        probe_tolerance=1e-4,
+    )
