@@ -48,7 +48,7 @@ CASES = {
         vocabulary=2_000,
         student=Sized(
             MakeModel(hidden_size=128, layers=4, heads=4, context=192, initializer_range=0.08),
-            WarmStart(steps=300, batch_size=32, learning_rate=3e-3),
+            WarmStart(steps=160, batch_size=32, learning_rate=4e-3),
         ),
         teacher=Sized(
             MakeModel(hidden_size=256, layers=8, heads=8, context=192, initializer_range=0.05),
