@@ -3,7 +3,7 @@
     python -m benchmarks.learner_step [--runs 9]
 
 Ours: ``LearnerWorker.forward_backward`` and ``optim_step`` on 32 pairs (DPKD Eq 9, statistics,
-checks, DeepSpeed, clipping, AdamW), from tuples to new weights. Held against: a model of the same
+checks, DeepSpeed, clipping, AdamW), from packed tuples to new weights. Held against: a model of the same
 weights, fed the pairs' sequences cut into rows of one length, so that nothing is padded; full
 logits at as many positions as there are response tokens; mean negative log-likelihood; backward;
 ``torch.optim.AdamW``. It computes every prompt twice, for y_t and for y_s, as a loop over sequences
@@ -24,6 +24,7 @@ from transformers import AutoModelForCausalLM
 
 from benchmarks.figures import command_line, in_turns, report
 from benchmarks.learner_work import save_student, started_worker, tuples
+from configs.packing import pack
 from configs.wire import PreferenceTuple
 
 VOCABULARY = 32_000
@@ -47,11 +48,11 @@ def our_step(
     model: Path, pairs: list[PreferenceTuple], *, share_prompts: bool = True
 ) -> Callable[[], float]:
     """Return what makes one step of the real learner, and says how many seconds it took."""
-    worker = started_worker(model, share_prompts=share_prompts)
+    worker, packed = started_worker(model, share_prompts=share_prompts), pack(pairs)
 
     def step() -> float:
         start = time.perf_counter()
-        worker.forward_backward(pairs)
+        worker.forward_backward(packed)
         worker.optim_step()
         return time.perf_counter() - start
 

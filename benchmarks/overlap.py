@@ -22,7 +22,15 @@ import numpy as np
 from benchmarks.figures import command_line, in_turns, report
 from configs.load import load
 from configs.run import RunConfig
-from configs.wire import PreferenceTuple, Prompt, Response, Trajectory, WeightProof
+from configs.packing import pack
+from configs.wire import (
+    PackedBatch,
+    PreferenceTuple,
+    Prompt,
+    Response,
+    Trajectory,
+    WeightProof,
+)
 from orchestration.ray_auth import settle_authentication
 
 STEPS = 40
@@ -64,9 +72,9 @@ class WakefulTeacher:
 
     def judge(
         self, prompts: list[Prompt], answers: list[Response], drawn: list[Trajectory], _offline: Any
-    ) -> list[PreferenceTuple]:
+    ) -> PackedBatch:
         """Make tuples."""
-        return [
+        return pack(
             PreferenceTuple(
                 prompt=prompt,
                 teacher_response=answer,
@@ -74,7 +82,7 @@ class WakefulTeacher:
                 weight_version=trajectory.weight_version,
             )
             for prompt, answer, trajectory in zip(prompts, answers, drawn, strict=True)
-        ]
+        )
 
 
 class SleepingLearner:
@@ -82,7 +90,7 @@ class SleepingLearner:
 
     step = 0
 
-    def forward_backward(self, batch: list[PreferenceTuple]) -> dict[str, float]:
+    def forward_backward(self, batch: PackedBatch) -> dict[str, float]:
         """Sleep over a batch."""
         time.sleep(SECONDS)
         return {"loss": 0.0, "pairs": float(len(batch))}

@@ -28,7 +28,13 @@ from configs.student import StudentConfig
 from configs.wire import Prompt, Uid
 
 CALLS, PROMPTS, PROMPT_TOKENS, NEW_TOKENS, VOCABULARY = 5, 32, 16, 64, 2048
-SHAPE = {"n_embd": 128, "n_layer": 4, "n_head": 4, "n_positions": 128, "vocab_size": VOCABULARY}
+SHAPE: dict[str, Any] = {
+    "n_embd": 128,
+    "n_layer": 4,
+    "n_head": 4,
+    "n_positions": 128,
+    "vocab_size": VOCABULARY,
+}
 
 
 def main() -> int:
@@ -107,7 +113,7 @@ def _sampler(folder: str) -> Any:
 def _make_student(folder: str) -> None:
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    ids: dict[str, Any] = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
     GPT2LMHeadModel(GPT2Config(**SHAPE, **ids)).save_pretrained(Path(folder))
 
 
