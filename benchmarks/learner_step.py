@@ -3,8 +3,8 @@
     python -m benchmarks.learner_step [--runs 9]
 
 Ours: ``LearnerWorker.forward_backward`` and ``optim_step`` on 32 pairs (DPKD Eq 9, statistics,
-checks, DeepSpeed, clipping, AdamW), from packed tuples to new weights. Held against: a model of the same
-weights, fed the pairs' sequences cut into rows of one length, so that nothing is padded; full
+checks, DeepSpeed, clipping, AdamW), from packed tuples to new weights. Held against: a model of the
+same weights, fed the pairs' sequences cut into rows of one length, so that nothing is padded; full
 logits at as many positions as there are response tokens; mean negative log-likelihood; backward;
 ``torch.optim.AdamW``. It computes every prompt twice, for y_t and for y_s, as a loop over sequences
 does. A student of 10 M parameters with a vocabulary of 32k, prompts of 32 and responses of 24

@@ -21,8 +21,8 @@ import numpy as np
 
 from benchmarks.figures import command_line, in_turns, report
 from configs.load import load
-from configs.run import RunConfig
 from configs.packing import pack
+from configs.run import RunConfig
 from configs.wire import (
     PackedBatch,
     PreferenceTuple,
