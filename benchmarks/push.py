@@ -31,7 +31,13 @@ from configs.wire import PreferenceTuple, Prompt, Uid
 from orchestration.ray_auth import settle_authentication
 
 PUSHES = 5
-SHAPE = {"n_embd": 768, "n_layer": 8, "n_head": 12, "n_positions": 512, "vocab_size": 8192}
+SHAPE: dict[str, Any] = {
+    "n_embd": 768,
+    "n_layer": 8,
+    "n_head": 12,
+    "n_positions": 512,
+    "vocab_size": 8192,
+}
 
 
 def main() -> int:
@@ -130,7 +136,7 @@ def _batch() -> list[PreferenceTuple]:
 def _make_student(folder: str) -> None:
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    ids: dict[str, Any] = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
     GPT2LMHeadModel(GPT2Config(**SHAPE, **ids)).save_pretrained(Path(folder))
 
 

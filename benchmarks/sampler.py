@@ -2,8 +2,8 @@
 
     python -m benchmarks.sampler [--runs 7]
 
-A GPT-2 of 1.1 M parameters with a vocabulary of 2k (random weights, so that no response ends before
-its 64 tokens), 32 prompts of 16 tokens, seeds, one thread. ``StudentSampler.generate`` makes
+A GPT-2 of 1.1 M parameters with a vocabulary of 2k (random weights: hardly a response
+ends before its 64 tokens), 32 prompts of 16 tokens, seeds, one thread. ``StudentSampler.generate`` makes
 requests of prompts and trajectories of answers; held against it is ``LLM.generate`` on the very
 same engine with the same ``SamplingParams`` and token ids, which are made before the clock starts.
 A round of each comes first. Each run is the median of ``CALLS`` calls of each, in turns, and the
@@ -28,7 +28,13 @@ from configs.student import StudentConfig
 from configs.wire import Prompt, Uid
 
 CALLS, PROMPTS, PROMPT_TOKENS, NEW_TOKENS, VOCABULARY = 5, 32, 16, 64, 2048
-SHAPE = {"n_embd": 128, "n_layer": 4, "n_head": 4, "n_positions": 128, "vocab_size": VOCABULARY}
+SHAPE: dict[str, Any] = {
+    "n_embd": 128,
+    "n_layer": 4,
+    "n_head": 4,
+    "n_positions": 128,
+    "vocab_size": VOCABULARY,
+}
 
 
 def main() -> int:
@@ -107,7 +113,7 @@ def _sampler(folder: str) -> Any:
 def _make_student(folder: str) -> None:
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    ids: dict[str, Any] = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
     GPT2LMHeadModel(GPT2Config(**SHAPE, **ids)).save_pretrained(Path(folder))
 
 
