@@ -3,7 +3,7 @@
     python -m benchmarks.push [--runs 5]
 
 A student of 63 M parameters (GPT-2's shape, float32, 253 MB) in a real learner (DeepSpeed) and a
-real sampler (vLLM), two Ray actors that have the machine's cores both, since they take turns.
+real sampler (vLLM), two Ray actors of one thread each, as the quickstart has them on two cores.
 Measured is ``WeightSync.push`` as the pipeline calls it: from asking the learner to the sampler's
 proof, after a learner step each time. It is held against numpy's copy of as many bytes into freshly
 allocated memory (``array.copy()``, whose pages the kernel has yet to hand out), in one process. A
@@ -13,7 +13,6 @@ sampler where everything lives, is not measured.
 """
 
 import asyncio
-import os
 import statistics
 import sys
 import tempfile
@@ -44,8 +43,7 @@ SHAPE: dict[str, Any] = {
 def main() -> int:
     """Measure; returns the exit code."""
     runs = command_line("push", 5, __doc__)
-    threads = os.cpu_count() or 1
-    config = load("quickstart", [f"student.threads={threads}", f"learner.threads={threads}"])
+    config = load("quickstart", ["student.threads=1", "learner.threads=1"])
     config = config.model_copy(update={"objective": SftConfig()})
     settle_authentication(config.cluster)  # before Ray is imported
     from orchestration.launcher import make_launcher
@@ -56,8 +54,10 @@ def main() -> int:
             push, stop, nbytes = runner.run(_start(config, folder, launcher))
             copies = Copies(nbytes)
             turns = in_turns(runs, lambda: runner.run(push()), copies.fresh)
-            missed = report("push", _ratios(turns, copies))
-            runner.run(stop())
+            try:
+                missed = report("push", _ratios(turns, copies))
+            finally:
+                runner.run(stop())
     return missed
 
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.sampler [--runs 7]
 
-A GPT-2 of 1.1 M parameters with a vocabulary of 2k (random weights, so that no response ends before
+A GPT-2 of 1.1 M parameters with a vocabulary of 2k (random weights: hardly a response ends before
 its 64 tokens), 32 prompts of 16 tokens, seeds, one thread. ``StudentSampler.generate`` makes
 requests of prompts and trajectories of answers; held against it is ``LLM.generate`` on the very
 same engine with the same ``SamplingParams`` and token ids, which are made before the clock starts.
