@@ -14,8 +14,10 @@ APART = math.inf
 ENOUGH = 0.95
 """Share of the best rate with which fewer parts will do."""
 LITTLE = 1.01
-"""Less than this is no gain: two such candidates in a row end a search upwards."""
-STEPS = 8
+"""Less than this, from one candidate to the next, is no gain and ends a search upwards."""
+MOST = 64
+"""Parts of a kind that are looked at, but for the recipe's own: more take minutes to simulate."""
+STEPS = 4
 """Simulated steps of a candidate."""
 KINDS = ("samplers", "teachers", "ranks")
 
@@ -107,17 +109,16 @@ class _Search:
     def better(self, parts: Parts, kind: str, *, at_least: float) -> Parts:
         """Return the parts with the smallest number of one kind that is as good as the best."""
         line = {getattr(parts, kind): parts}
-        best, idle = 0.0, 0
+        best = 0.0
         for count in self._candidates(parts, kind):
             other = Parts(**{**vars(parts), kind: count})
             if not self.allows(other):
                 continue
             rate = self.rate(other)
             line[count] = other
-            idle = 0 if rate > LITTLE * best else idle + 1
-            best = max(best, rate)
-            if idle == 2:
+            if rate < LITTLE * best:
                 break
+            best = rate
         top = max(self.rate(other) for other in line.values())
         enough = min(top, max(at_least, ENOUGH * self.best))
         return next(line[count] for count in sorted(line) if self.rate(line[count]) >= enough)
@@ -125,13 +126,14 @@ class _Search:
     def _candidates(self, parts: Parts, kind: str) -> list[int]:
         batch = self.config.learner.batch_size
         if kind == "ranks":
-            return sorted({*_divisors_near_powers(batch)})
+            return sorted({count for count in _divisors_near_powers(batch) if count <= MOST})
         guess: Mapping[str, Callable[[], int]] = {
             "samplers": lambda: self._samplers_for(parts.ranks),
             "teachers": lambda: self._teachers_for(parts.ranks),
         }
-        powers = (1 << exponent for exponent in range(batch.bit_length()))
-        return sorted({*powers, min(batch, guess[kind]())})
+        most = min(batch, MOST)
+        powers = (1 << exponent for exponent in range(most.bit_length()))
+        return sorted({*powers, min(most, guess[kind]())})
 
     def _samplers_for(self, ranks: int) -> int:
         """Guess how many draw a batch while the learner makes a step."""

@@ -11,6 +11,7 @@ from orchestration.costs import Costs
 from orchestration.costs_file import read_costs
 from orchestration.plan import main
 
+ROOT = Path(__file__).parents[2]
 GIVEN = {"generate": [0.5, 0.05], "judge": 0.02, "learn": [0.1, 0.03], "latency": 0.001}
 COSTS = Costs.from_dict(GIVEN)
 
@@ -52,7 +53,7 @@ def test_it_goes_to_a_thousand_samplers():
 
 @pytest.mark.parametrize("name", ["quickstart.json", "assumed_1b.yaml"])
 def test_the_costs_of_the_documents_can_be_planned_with(name, capsys):
-    costs = Path(__file__).parents[2] / "docs" / "scaling" / name
+    costs = ROOT / "docs" / "scaling" / name
     assert main(["quickstart", "--costs", str(costs), "--apart"]) == 0
     assert "in balance" in capsys.readouterr().out
 
@@ -114,9 +115,10 @@ def test_weights_of_unknown_size_are_said_to_be_so(tmp_path, capsys, monkeypatch
     assert said.count("1.0 GiB + weights of unknown size,") == 2, "run folder, cache"
 
 
-def test_a_gpu_s_memory_is_counted_apart_from_the_machine_s(tmp_path, capsys):
-    recipe = Path(__file__).parents[2] / "deploy" / "overlays" / "gpu" / "recipe.yaml"
-    assert main([str(recipe), "--costs", costs_file(tmp_path), "--apart"]) == 0
+def test_a_gpu_s_memory_is_counted_apart_from_the_machine_s(capsys):
+    recipe = ROOT / "deploy" / "overlays" / "gpu" / "recipe.yaml"
+    costs = ROOT / "docs" / "scaling" / "assumed_1b.yaml"
+    assert main([str(recipe), "learner.batch_size=16", "--costs", str(costs), "--apart"]) == 0
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│ sampler")]
     assert [cell.strip() for cell in rows[0].split("│")[5:7]] == [
         "1.8 GiB",
