@@ -5,9 +5,10 @@ BIN    := $(VENV)/bin
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 STAMP  := $(VENV)/.setup-done
 TOOLS  := $(VENV)/tools
+PEER   := .venv-peer
 LOCKS  := requirements/cpu.txt requirements/dev.txt
 
-.PHONY: help setup quickstart watch tools generated test test-unit test-live test-faults check format clean
+.PHONY: help setup quickstart watch tools bench bench-peer generated test test-unit test-live test-faults check format clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -44,6 +45,15 @@ $(TOOLS)/.done: Makefile
 	@for package in $(TOOLS)/archives/*.deb; do dpkg -x $$package $(TOOLS); done
 	@rm -r $(TOOLS)/archives && touch $@
 
+bench-peer: $(PEER)/.setup-done ## install TRL into .venv-peer, for benchmarks.loop_vs_trl
+
+# An environment of its own: TRL's packages stay out of ours, which has none that it needs.
+$(PEER)/.setup-done: requirements/peer.txt
+	@test -x $(PEER)/bin/python || $(PYTHON) -m venv $(PEER)
+	@echo "installing TRL into $(PEER) (about 1.5 GB, one to two minutes) ..."
+	@$(PEER)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/peer.txt
+	@touch $@
+
 test: setup ## run every test
 	@.ci/isolated $(BIN)/python -m pytest $(ARGS)
 
@@ -61,6 +71,9 @@ test-live: setup tools ## what shows a run: metrics, live page, reports, alerts,
 
 test-faults: setup ## kill, hang and spoil parts of real runs, soak included; prints a table
 	@DPKD_SOAK=1 .ci/isolated $(BIN)/python -m pytest tests/faults $(ARGS)
+
+bench: setup ## take every figure of docs/performance.md anew (about an hour, on an idle machine)
+	@.ci/isolated $(BIN)/python -m benchmarks.all $(ARGS)
 
 generated: setup ## write anew what is made of the catalogue and the alerts: dashboard, table, rule
 	@PYTHONPATH=. $(BIN)/python deploy/grafana/dashboard.py > .generated && mv .generated deploy/grafana/dpkd.json

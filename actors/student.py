@@ -7,7 +7,14 @@ from typing import Any
 import numpy as np
 
 from actors.vllm_engine import VllmEngine
-from actors.weights import check_probe, check_tensors, check_transport, check_version
+from actors.weights import (
+    check_parts,
+    check_probe,
+    check_received,
+    check_tensors,
+    check_version,
+    start_checksum,
+)
 from configs.errors import DataError, WeightSyncError
 from configs.faults import failpoint, is_armed
 from configs.sampling import Sampling
@@ -93,9 +100,9 @@ class StudentSampler:
         ]
 
     def load_weights(
-        self, manifest: WeightManifest, buffer: np.ndarray, going_back: bool = False
+        self, manifest: WeightManifest, parts: list[np.ndarray], going_back: bool = False
     ) -> WeightProof:
-        """Load a push and prove it; ``buffer`` is the flat uint8 array that the manifest names.
+        """Load a push and prove it; ``parts`` are the bytes of the tensors that it names.
 
         ``going_back`` allows a version older than the one held: a snapshot that drew the
         negatives returns after an evaluation of the newest weights. Raises WeightSyncError when
@@ -109,10 +116,12 @@ class StudentSampler:
             self.weight_version = min(self.weight_version, manifest.version)
         check_version(manifest, held=self.weight_version)
         check_tensors(manifest, self._expected)
-        check_transport(manifest, buffer)
-        self._engine.load_weights(manifest, buffer)
+        check_parts(manifest, parts)
+        received = start_checksum(parts)  # damaged weights may be loaded: nobody will use them
+        self._engine.load_weights(manifest, parts)
+        check_received(manifest, received.result())
         failpoint("sampler.loaded")
-        return self.prove(manifest, start=start, nbytes=buffer.nbytes)
+        return self.prove(manifest, start=start, nbytes=manifest.nbytes)
 
     def transfer(self, phase: str, payload: dict[str, Any] | None = None) -> None:
         """Make one call of vLLM's weight-transfer protocol, for ``nccl`` and ``ipc``.

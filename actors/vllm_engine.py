@@ -100,6 +100,7 @@ class VllmEngine:
                 seed=seed,
                 stop_token_ids=self._stop_ids,
                 logprobs=0,
+                flat_logprobs=True,
                 detokenize=False,
             )
             for seed in seeds
@@ -146,14 +147,14 @@ class VllmEngine:
         sampling = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=1)
         self.generate([np.zeros(1, np.int32)], sampling=sampling, seeds=[0])
 
-    def load_weights(self, manifest: WeightManifest, buffer: np.ndarray) -> None:
+    def load_weights(self, manifest: WeightManifest, parts: Sequence[np.ndarray]) -> None:
         """Load one push through the object store; raises WeightSyncError when it does not fit."""
         if self.weight_transfer != "object_store":
             raise WeightSyncError(
-                f"this sampler takes weights by {self.weight_transfer}, not as a buffer; set "
-                "student.weight_transfer=object_store"
+                f"this sampler takes weights by {self.weight_transfer}, not through the object "
+                "store; set student.weight_transfer=object_store"
             )
-        update = {"tensors": manifest.tensors, "buffer": buffer}
+        update = {"tensors": manifest.tensors, "parts": parts}
         try:
             self.transfer("start_weight_update")
             self.transfer("update_weights", {"update_info": update})
@@ -279,10 +280,12 @@ def _response(output: "RequestOutput") -> Response:
     completion = output.outputs[0]
     if completion.finish_reason not in ("stop", "length"):
         raise RuntimeError(f"vLLM ended a request with {completion.finish_reason!r}")
+    drawn: Any = completion.logprobs
+    assert drawn.token_ids == list(completion.token_ids), "one log-probability a token"
     return Response(
         ids_T=np.array(completion.token_ids, np.int32),
         finish_reason=completion.finish_reason,
-        behaviour_logprobs_T=_values(completion.token_ids, completion.logprobs),
+        behaviour_logprobs_T=np.array(drawn.logprobs, np.float32),
     )
 
 
@@ -301,9 +304,3 @@ def _table(output: "RequestOutput", k: int) -> tuple[np.ndarray, np.ndarray]:
     there = [*(output.prompt_token_ids or [])[1:], *completion.token_ids]
     assert (ids[:, 0] == there).all() and (ranks[:, 1:] == np.arange(1, k + 1)).all()
     return ids.astype(np.int32), logprobs.astype(np.float32)
-
-
-def _values(ids: Sequence[int], positions: Any) -> np.ndarray:
-    """Return (T,) float32, by token id: a position may hold more tokens than the one there."""
-    pairs = zip(ids, positions, strict=True)
-    return np.array([at[token].logprob for token, at in pairs], np.float32)

@@ -1,27 +1,37 @@
 """The receiving half of a weight push: what is checked before and after a load.
 
-A push is one flat byte buffer and a ``WeightManifest``. It counts only when all of this holds:
+A push is the bytes of every tensor and a ``WeightManifest``. It counts only when all of this holds:
 the bytes are those that were sent, the tensors are those that the model has (the output head
 included, also where it is tied to the embedding), the version is not an older one, and the
 engine then computes the learner's log-probabilities. The sending half is ``learner/weights.py``.
 """
 
-import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
+import xxhash
 
 from configs.errors import WeightSyncError
 from configs.wire import TensorSpec, WeightManifest
 
 ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
 """Bytes of one value of every dtype that travels."""
+_BESIDE = ThreadPoolExecutor(1, thread_name_prefix="checksum")
 
 
-def checksum(buffer: np.ndarray) -> str:
-    """Return 32 hexadecimal digits (blake2b) over a contiguous uint8 buffer."""
-    return hashlib.blake2b(buffer.data, digest_size=16).hexdigest()
+def checksum(parts: Iterable[np.ndarray]) -> str:
+    """Return 32 hexadecimal digits (xxh3) over contiguous uint8 arrays, however they are cut."""
+    digest = xxhash.xxh3_128()
+    for part in parts:
+        digest.update(part.data)
+    return digest.hexdigest()
+
+
+def start_checksum(parts: Sequence[np.ndarray]) -> Future[str]:
+    """Take the checksum in a thread of its own, beside what else is done with ``parts``."""
+    return _BESIDE.submit(checksum, parts)
 
 
 def check_version(manifest: WeightManifest, *, held: int) -> None:
@@ -64,26 +74,43 @@ def check_tensors(manifest: WeightManifest, expected: Mapping[str, tuple[int, ..
             )
 
 
-def check_transport(manifest: WeightManifest, buffer: np.ndarray) -> None:
-    """Raise WeightSyncError unless ``buffer`` holds the manifest's bytes."""
-    if buffer.dtype != np.uint8 or buffer.ndim != 1 or not buffer.flags.c_contiguous:
-        raise WeightSyncError(
-            f"{_push(manifest)} came as {buffer.dtype} of shape {buffer.shape}, "
-            "not as one flat byte buffer; send what publish_weights returns"
-        )
+def check_parts(manifest: WeightManifest, parts: Sequence[np.ndarray]) -> None:
+    """Raise WeightSyncError unless ``parts`` are as many bytes as the manifest's tensors take."""
+    for part in parts:
+        if part.dtype != np.uint8 or part.ndim != 1 or not part.flags.c_contiguous:
+            raise WeightSyncError(
+                f"{_push(manifest)} came as {part.dtype} of shape {part.shape}, "
+                "not as flat arrays of bytes; send what publish_weights returns"
+            )
+    _check_sizes(manifest, [part.nbytes for part in parts])
+
+
+def _check_sizes(manifest: WeightManifest, sizes: Sequence[int]) -> None:
+    named: dict[str, TensorSpec] = {}
     for spec in manifest.tensors:
         if spec.dtype not in ITEMSIZE:
             raise WeightSyncError(
                 f"{_push(manifest)} has {spec.name} as {spec.dtype}; "
                 f"only {', '.join(ITEMSIZE)} travel"
             )
-    named = sum(_nbytes(spec) for spec in manifest.tensors)
-    if not buffer.nbytes == manifest.nbytes == named:
+        if spec.same_as is None:
+            named[spec.name] = spec
+        elif named.get(spec.same_as, spec)[1:3] != spec[1:3] or spec.same_as not in named:
+            raise WeightSyncError(
+                f"{_push(manifest)} has {spec.name} as another name of {spec.same_as}, which "
+                "is not an earlier tensor of its shape; send what publish_weights returns"
+            )
+    expected = [_nbytes(spec) for spec in named.values()]
+    if expected != list(sizes) or manifest.nbytes != sum(sizes):
         raise WeightSyncError(
-            f"{_push(manifest)} came with {buffer.nbytes} bytes, its manifest says "
-            f"{manifest.nbytes} and its tensors take {named}; push again"
+            f"{_push(manifest)} came with {sum(sizes)} bytes in {len(sizes)} parts, its manifest "
+            f"says {manifest.nbytes} and its {len(expected)} tensors take {sum(expected)}; "
+            "push again"
         )
-    received = checksum(buffer)
+
+
+def check_received(manifest: WeightManifest, received: str) -> None:
+    """Raise WeightSyncError unless ``received``, the checksum of what came, is what was sent."""
     if received != manifest.checksum:
         raise WeightSyncError(
             f"{_push(manifest)} was damaged on its way: checksum {received}, "
@@ -107,13 +134,15 @@ def check_probe(manifest: WeightManifest, logprobs: np.ndarray) -> float:
     return difference
 
 
-def byte_ranges(tensors: Sequence[TensorSpec]) -> Iterator[tuple[TensorSpec, slice]]:
-    """Yield with every tensor where its bytes are: one after the other, without gaps."""
-    start = 0
+def by_name(
+    tensors: Sequence[TensorSpec], parts: Sequence[np.ndarray]
+) -> Iterator[tuple[TensorSpec, np.ndarray]]:
+    """Yield with every tensor its bytes; those of a second name are its first's."""
+    of: dict[str, np.ndarray] = {}
+    left = iter(parts)
     for spec in tensors:
-        stop = start + _nbytes(spec)
-        yield spec, slice(start, stop)
-        start = stop
+        of[spec.name] = next(left) if spec.same_as is None else of[spec.same_as]
+        yield spec, of[spec.name]
 
 
 def _nbytes(spec: TensorSpec) -> int:

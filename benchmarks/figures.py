@@ -60,8 +60,12 @@ BARS = {
 """Every figure and its bar. The last ones are limits of their own, not ratios."""
 
 
-def command_line(name: str, runs: int, describe: str) -> int:
-    """Return the number of runs that the command line of a benchmark's module asks for."""
+def command_line(name: str, runs: int, about: str | None) -> int:
+    """Return the number of runs that the command line of a benchmark's module asks for.
+
+    ``about`` is the module's docstring, of which ``--help`` shows the first paragraph.
+    """
+    describe = str(about).partition("\n\n")[0]
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=describe)
     parser.add_argument("--runs", type=int, default=runs, help=f"default: {runs}")
     return parser.parse_args().runs

@@ -31,8 +31,12 @@ class LearnerConfig(Section):
     """Gradient norm above which gradients are scaled down."""
     micro_batch_tokens: int = Field(default=16384, ge=64)
     """Padded tokens per forward and backward; a batch is cut into as many as it takes."""
-    logprob_chunk_tokens: int = Field(default=1024, ge=16)
-    """Response positions whose logits exist at one time."""
+    logits_at_once: int = Field(default=1 << 26, ge=1024)
+    """Logits that exist at one time, in values: 256 MiB in float32. Where a micro-batch's are no
+    more they are kept for the backward pass; else they are computed twice."""
+    share_prompts: bool = True
+    """Whether a tuple's responses hold their prompt in common: it is computed once for all. The
+    numbers are the same up to rounding."""
     ranks: int = Field(default=1, ge=1)
     """Learner processes (data-parallel ranks)."""
     zero_stage: Literal[0, 1, 2, 3] = 0

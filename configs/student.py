@@ -33,5 +33,5 @@ class StudentConfig(ModelSource):
     tensor_parallel: int = Field(default=1, ge=1)
     """GPUs per sampler replica."""
     weight_transfer: WeightTransfer = "auto"
-    """How new weights reach the engine: as one buffer through Ray's object store (any device),
+    """How new weights reach the engine: through Ray's object store (any device),
     or by vLLM's own CUDA transports; auto: nccl on a GPU, object_store elsewhere."""

@@ -237,6 +237,8 @@ class TensorSpec(NamedTuple):
     name: str
     shape: tuple[int, ...]
     dtype: str
+    same_as: str | None = None
+    """An earlier tensor of which this is another name (a tied output head): it travels once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,7 +246,7 @@ class WeightManifest:
     """Describes one weight push, and carries the proof that the receiver must reproduce.
 
     Made by ``LearnerWorker.publish_weights``; checked by ``StudentSampler.load_weights``.
-    The tensors travel beside it, as one flat byte buffer in the order of ``tensors``.
+    The tensors travel beside it, each as a flat array of bytes, in the order of ``tensors``.
     """
 
     version: int
@@ -252,7 +254,7 @@ class WeightManifest:
     tensors: tuple[TensorSpec, ...]
     nbytes: int
     checksum: str
-    """Hex digest over the flat buffer: proves the transport."""
+    """Hex digest over all bytes, one tensor after the other: proves the transport."""
     probe_ids: np.ndarray
     """(L,) int32, a fixed sequence; its log-probabilities prove that the weights were loaded
     into every layer, the output head included."""

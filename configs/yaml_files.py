@@ -42,8 +42,21 @@ def read_mapping(kind: str, path: Path) -> dict[str, Any]:
 
     Raises ConfigError, with file and line, for anything else.
     """
+    tree = read_yaml(kind, path)
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict) or not all(isinstance(key, str) for key in tree):
+        raise ConfigError(
+            f"{kind} {path}: a mapping of sections is expected at the top "
+            f"(section: {{key: value}}), got {str(tree)[:60]}"
+        )
+    return tree
+
+
+def read_yaml(kind: str, path: Path) -> Any:
+    """Return what a file holds; ConfigError, with file and line, where that is no YAML."""
     try:
-        tree = parse_yaml(str(path.read_bytes(), "utf-8-sig"))
+        return parse_yaml(str(path.read_bytes(), "utf-8-sig"))
     except yaml.YAMLError as error:
         line, message = describe(error)
         where = f"{path}, line {line}" if line else str(path)
@@ -57,11 +70,3 @@ def read_mapping(kind: str, path: Path) -> dict[str, Any]:
         raise ConfigError(
             f"{kind} {path} cannot be read ({error.strerror}); see its permissions"
         ) from None
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict) or not all(isinstance(key, str) for key in tree):
-        raise ConfigError(
-            f"{kind} {path}: a mapping of sections is expected at the top "
-            f"(section: {{key: value}}), got {str(tree)[:60]}"
-        )
-    return tree

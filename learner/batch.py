@@ -1,4 +1,4 @@
-"""Sequences of some tuples as padded tensors: what one forward and backward takes.
+"""Sequences of some tuples as tensors: what one forward and backward takes.
 
 The legend of the learner's shape suffixes:
 
@@ -6,6 +6,7 @@ The legend of the learner's shape suffixes:
     S  side: what a sequence is to its tuple (its role: y_t, y_s, gold, document, ...)
     R  sequence, context + response: R = S * B, all of one side, then all of the next
     L  position in a sequence, right-padded
+    U  token of all sequences, each once: prompts that sequences share, too, and no padding
     T  token of a response, right-padded with 0
     N  response tokens of all R sequences, flattened and unpadded, in order
     M  those of the first side, which come first: M <= N
@@ -27,6 +28,7 @@ import torch
 from torch import Tensor
 
 from configs.wire import Uid
+from learner.packing import Packing, pack
 from learner.segments import Actions, Asked, Segment
 
 _ACTIONS_STREAM = 0x4143
@@ -42,10 +44,14 @@ class MicroBatch:
     """
 
     asked: Asked
-    input_ids_RL: Tensor
-    """(R, L) int64, context + response, padded with 0."""
-    positions_N: Tensor
-    """(N,) int64 into the flattened (R * L): the position before each response token."""
+    ids_U: Tensor
+    """(U,) int64, contexts and responses, each response's last token left out."""
+    packing: Packing
+    """Where they are in the sequences."""
+    predicting_N: Tensor
+    """(N,) int64 into U: the token before each response token."""
+    targets_N: Tensor
+    """(N,) int64, the response tokens."""
     slots_N: Tensor
     """(N,) int64 into the flattened (R * T): where each response token belongs."""
     lengths_SB: Tensor
@@ -60,8 +66,8 @@ class MicroBatch:
     """(S, B) float32, the judge's score."""
     student_drawn_SB: Tensor
     """(S, B) bool, whether the student drew the sequence."""
-    first_positions_B: Tensor | None
-    """(B,) int64 into (R * L): each prompt's last position; None: no teacher distribution."""
+    first_B: Tensor | None
+    """(B,) int64 into U: each prompt's last token; None: no teacher distribution."""
     teacher_first_BV: Tensor | None
     """(B, V) float32, log p(. | x)."""
     top_ids_MK: Tensor | None
@@ -79,9 +85,11 @@ class MicroBatch:
     def inputs(self) -> dict[str, Any]:
         """The arguments of ``ResponseScorer.forward``."""
         return {
-            "input_ids_RL": self.input_ids_RL,
-            "positions_N": self.positions_N,
-            "first_positions_B": self.first_positions_B,
+            "ids_U": self.ids_U,
+            "packing": self.packing,
+            "predicting_N": self.predicting_N,
+            "targets_N": self.targets_N,
+            "first_B": self.first_B,
             "top_ids_MK": self.top_ids_MK,
             "actions": self.asked.actions,
             "uniform_M": None if self.uniforms_2M is None else self.uniforms_2M[0],
@@ -113,7 +121,7 @@ class MicroBatch:
         moved: dict[str, Any] = {
             name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
             for name, value in fields.items()
-        }
+        } | {"packing": self.packing.to(device)}
         return MicroBatch(**moved)
 
 
@@ -123,26 +131,28 @@ def collate(
     *,
     teacher_first: Sequence[np.ndarray] = (),
     weight: float = 1.0,
+    share_prompts: bool = True,
 ) -> MicroBatch:
-    """Pad ``segments[tuple][side]`` into one micro-batch; ``teacher_first`` is B arrays (V,)."""
+    """Make ``segments[tuple][side]`` one micro-batch; ``teacher_first`` is B arrays (V,).
+
+    With ``share_prompts`` the sequences of a tuple that follow one prompt hold it in common.
+    """
     rows = [row[side] for side in range(len(asked.roles)) for row in segments]
-    contexts = np.array([len(s.context_ids) for s in rows])
+    packing, ids_U, predicting_N = pack(segments, share_contexts=share_prompts)
     lengths = np.array([len(s.target_ids_T) for s in rows])
-    width, tokens = int((contexts + lengths).max()), int(lengths.max())
-    ids_RL = np.zeros((len(rows), width), np.int64)
-    for r, (s, context, length) in enumerate(zip(rows, contexts, lengths, strict=True)):
-        ids_RL[r, :context] = s.context_ids
-        ids_RL[r, context : context + length] = s.target_ids_T
-    starts = np.arange(len(rows)) * width + contexts - 1
+    tokens = int(lengths.max())
+    starts = lengths.cumsum() - lengths
     row_N = np.repeat(np.arange(len(rows)), lengths)
-    token_N = np.arange(lengths.sum()) - np.repeat(lengths.cumsum() - lengths, lengths)
+    token_N = np.arange(lengths.sum()) - np.repeat(starts, lengths)
     shape = (len(asked.roles), len(segments))
     scores = [0.0 if s.known is None or s.known.score is None else s.known.score for s in rows]
     top_ids_MK, top_logprobs_MK = _top(rows[: len(segments)], asked)
     return MicroBatch(
         asked=asked,
-        input_ids_RL=torch.from_numpy(ids_RL),
-        positions_N=torch.from_numpy(starts[row_N] + token_N),
+        ids_U=ids_U,
+        packing=packing,
+        predicting_N=predicting_N,
+        targets_N=torch.from_numpy(np.concatenate([s.target_ids_T for s in rows]).astype(np.int64)),
         slots_N=torch.from_numpy(row_N * tokens + token_N),
         lengths_SB=torch.from_numpy(lengths.astype(np.float32)).view(shape),
         teacher_logprobs_SBT=_padded(rows, "teacher_logprobs_T", tokens).view(*shape, tokens),
@@ -150,7 +160,7 @@ def collate(
         behaviour_logprobs_SBT=_padded(rows, "behaviour_logprobs_T", tokens).view(*shape, tokens),
         scores_SB=torch.tensor(scores, dtype=torch.float32).view(shape),
         student_drawn_SB=torch.tensor([s.student_drawn for s in rows]).view(shape),
-        first_positions_B=torch.from_numpy(starts[: len(segments)]) if teacher_first else None,
+        first_B=predicting_N[starts[: len(segments)]] if teacher_first else None,
         teacher_first_BV=torch.from_numpy(np.stack(teacher_first)) if teacher_first else None,
         top_ids_MK=top_ids_MK,
         top_logprobs_MK=top_logprobs_MK,

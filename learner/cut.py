@@ -31,7 +31,13 @@ def cut(
 
 
 def micro_batches(
-    tuples: Sequence[PreferenceTuple], asked: Asked, *, rank: int, ranks: int, token_budget: int
+    tuples: Sequence[PreferenceTuple],
+    asked: Asked,
+    *,
+    rank: int,
+    ranks: int,
+    token_budget: int,
+    share_prompts: bool = True,
 ) -> list[MicroBatch]:
     """Return this rank's share of a batch, the same number of micro-batches on every rank."""
     segments = [[segment(item, role, asked.needs) for role in asked.roles] for item in tuples]
@@ -50,6 +56,7 @@ def micro_batches(
                 asked,
                 teacher_first=[first[index] for index in mine] if len(first) == len(known) else [],
                 weight=1.0 if group[rank] else 0.0,
+                share_prompts=share_prompts,
             )
         )
     return batches

@@ -6,7 +6,7 @@ ranks, so each rank's share is multiplied by the number of ranks.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -125,14 +125,16 @@ class DeepSpeedEngine:
         optimizer.micro_step_id = 0 if self.config.zero_stage == 3 else INITIAL_MICRO_STEP_ID
 
     def weight_specs(self) -> list[TensorSpec]:
-        """Return name, whole shape and dtype of every weight, of a tied head too."""
+        """Return name, whole shape and dtype of every weight, of a tied head as a second name."""
         return [
             TensorSpec(
                 name,
                 tuple(getattr(tensor, "ds_shape", tensor.shape)),  # of a shard the shape is empty
                 str(tensor.dtype).removeprefix("torch."),
+                same_as=None if name == names[0] else names[0],
             )
-            for name, tensor in self._weights().items()
+            for tensor, names in self._named_weights()
+            for name in names
         ]
 
     def gather_weights(self, take: Callable[[list[str], Tensor], None] | None = None) -> None:
@@ -141,10 +143,7 @@ class DeepSpeedEngine:
         Each is shown once, and under ZeRO-3 is whole during that call only: copy what is to stay.
         A rank without ``take`` does its part for the others.
         """
-        named: dict[Tensor, list[str]] = {}
-        for name, tensor in self._weights().items():
-            named.setdefault(tensor, []).append(name)
-        for tensor, names in named.items():
+        for tensor, names in self._named_weights():
             with GatheredParameters([tensor]):
                 if take is not None:
                     take(names, tensor.detach())
@@ -189,9 +188,12 @@ class DeepSpeedEngine:
         self._engine.destroy()
         deepspeed.comm.destroy_process_group()
 
-    def _weights(self) -> dict[str, Tensor]:
-        """Return the model's own tensors by name, empty where they are sharded."""
-        return self.scorer.model.state_dict(keep_vars=True)
+    def _named_weights(self) -> Iterable[tuple[Tensor, list[str]]]:
+        """Return the model's own tensors, empty where they are sharded, with their names."""
+        named: dict[Tensor, list[str]] = {}
+        for name, tensor in self.scorer.model.state_dict(keep_vars=True).items():
+            named.setdefault(tensor, []).append(name)
+        return named.items()
 
     def _watch_gradients(self) -> None:
         """Notice non-finite gradients before they reach the optimizer, at every ZeRO stage."""

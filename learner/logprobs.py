@@ -1,25 +1,31 @@
 """Log-probabilities of responses, without ever holding the logits of a whole sequence.
 
-The transformer runs on whole sequences; its output head only on the positions that predict a
-response token, a chunk of them at a time (``learner/response_head.py``). torch and transformers
-only. Shape suffixes: see ``learner/batch.py``.
+The transformer runs on whole sequences, packed (``learner/packing.py``); its output head only on
+the tokens that predict a response token, as many at a time as ``learner/response_head.py`` says.
+torch and transformers only. Shape suffixes: see ``learner/batch.py``.
 """
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from configs.errors import ConfigError
+from learner.packing import Packing, can_pack, pack
 from learner.response_head import ResponseHead
+from learner.segments import Segment
 
 
 class ResponseScorer(nn.Module):
     """A causal language model that answers with log-probabilities instead of logits."""
 
-    def __init__(self, model: PreTrainedModel, *, chunk_tokens: int) -> None:
-        """Wrap ``model``. Raises ConfigError when its head is not a linear layer."""
+    def __init__(self, model: PreTrainedModel, *, logits_at_once: int) -> None:
+        """Wrap ``model``, of whose logits at most so many values exist at a time.
+
+        Raises ConfigError when its head is not a linear layer.
+        """
         super().__init__()
         linear = model.get_output_embeddings()
         if not isinstance(linear, nn.Linear):
@@ -29,35 +35,34 @@ class ResponseScorer(nn.Module):
                 "use a causal language model with a plain lm_head"
             )
         self.model = model
-        self.head = ResponseHead(linear, chunk_tokens)
+        self.head = ResponseHead(linear, logits_at_once)
+        self.packs = can_pack(model)
+        """Whether the model computes on packed sequences; else on padded rows."""
 
     def forward(
         self,
-        input_ids_RL: Tensor,
-        positions_N: Tensor,
+        ids_U: Tensor,
+        packing: Packing,
+        predicting_N: Tensor,
+        targets_N: Tensor,
         *,
-        first_positions_B: Tensor | None = None,
+        first_B: Tensor | None = None,
         top_ids_MK: Tensor | None = None,
         actions: str | None = None,
         uniform_M: Tensor | None = None,
     ) -> tuple[Any, ...]:
-        """Score the tokens that follow ``positions_N``; the arguments are ``MicroBatch.inputs``.
+        """Score ``targets_N`` after the tokens ``predicting_N``; see ``MicroBatch``.
 
-        ``input_ids_RL`` is right-padded with any valid id, and needs no attention mask: under
-        causal attention no position sees the padding behind it. ``positions_N`` indexes the
-        flattened (R * L) positions whose *next* token is a response token;
-        ``first_positions_B`` those whose whole next-token distribution is wanted. ``top_ids_MK``
-        are further tokens whose log-probabilities are wanted after the first M positions, and
-        ``actions`` asks for the student's own choice there, drawn by ``uniform_M``.
+        ``first_B`` are tokens whose whole next-token distribution is wanted. ``top_ids_MK`` are
+        further tokens whose log-probabilities are wanted at the first M states, and ``actions``
+        asks for the student's own choice there, drawn by ``uniform_M``.
 
         Returns the fields of ``StudentScores`` from the first on, as a plain tuple.
         """
-        backbone = self.model.base_model
-        hidden = backbone(input_ids=input_ids_RL, use_cache=False).last_hidden_state.flatten(0, 1)
-        targets_N = input_ids_RL.flatten()[positions_N + 1]
-        first_BD = None if first_positions_B is None else hidden.detach()[first_positions_B]
+        hidden_UD = self._hidden(ids_U, packing)
+        first_BD = None if first_B is None else hidden_UD.detach()[first_B]
         return self.head(
-            hidden[positions_N],
+            hidden_UD[predicting_N],
             targets_N,
             first_BD,
             top_ids_MK=top_ids_MK,
@@ -65,26 +70,58 @@ class ResponseScorer(nn.Module):
             uniform_M=uniform_M,
         )
 
+    def _hidden(self, ids_U: Tensor, packing: Packing) -> Tensor:
+        """Return (U, D), what the head reads."""
+        backbone = self.model.base_model
+        if not self.packs:  # causal attention needs no mask: no token sees the padding behind it
+            rows = backbone(input_ids=packing.spread(ids_U), use_cache=False)
+            return packing.collect(rows.last_hidden_state)
+        row = backbone(
+            input_ids=ids_U[None],
+            position_ids=packing.position_U[None],
+            packing=packing,
+            use_cache=False,
+        )
+        return row.last_hidden_state[0]
+
 
 @torch.no_grad()
 def prove_scorer(scorer: ResponseScorer, *, tolerance: float = 1e-3) -> None:
     """Compare the scorer with the model's own forward on a few tokens.
 
-    Raises ConfigError when they differ: the model does something to its logits (scales or
-    caps them) that the chunked head does not know.
+    A model that does not attend as a packing tells it computes on padded rows from now on.
+    Raises ConfigError when they differ all the same: the model does something to its logits
+    (scales or caps them) that the chunked head does not know.
     """
-    ids_RL = torch.arange(8).remainder(scorer.head.vocabulary)[None]
-    ids_RL = ids_RL.to(scorer.head.weight.device)
-    logits_LV = scorer.model(input_ids=ids_RL, use_cache=False).logits[0, :-1].float()
-    expected_N = logits_LV.log_softmax(-1).gather(1, ids_RL[0, 1:, None])[:, 0]
-    actual_N = scorer(ids_RL, torch.arange(7, device=ids_RL.device))[0]
-    difference = (actual_N - expected_N).abs().max().item()
+    difference = _difference(scorer)
+    if scorer.packs and not difference <= tolerance:
+        scorer.packs = False
+        difference = _difference(scorer)
     if not difference <= tolerance:
         raise ConfigError(
             f"response log-probabilities of {type(scorer.model).__name__} differ from its own "
             f"forward by {difference:.3g} nats: its head is not a plain linear layer; "
             "use another model family"
         )
+
+
+def _difference(scorer: ResponseScorer) -> float:
+    """Return the largest, nats, over two responses of different lengths to one prompt."""
+    ids = np.arange(11).astype(np.int32) % scorer.head.vocabulary
+    pair = [Segment(ids[:3], ids[3:8]), Segment(ids[:3], ids[8:])]
+    packing, ids_U, predicting_N = pack([pair], share_contexts=True)
+    device = scorer.head.weight.device
+    targets_N = torch.from_numpy(np.concatenate([s.target_ids_T for s in pair]).astype(np.int64))
+    actual_N = scorer(
+        ids_U.to(device), packing.to(device), predicting_N.to(device), targets_N.to(device)
+    )[0]
+    expected = []
+    for each in pair:
+        whole_L = torch.from_numpy(np.concatenate(each[:2]).astype(np.int64)).to(device)
+        logits_LV = scorer.model(input_ids=whole_L[None], use_cache=False).logits[0].float()
+        logprobs_LV = logits_LV.log_softmax(-1)[len(each.context_ids) - 1 : -1]
+        expected.append(logprobs_LV.gather(1, whole_L[len(each.context_ids) :, None])[:, 0])
+    return (actual_N - torch.cat(expected)).abs().max().item()
 
 
 def disable_dropout(model: nn.Module) -> None:

@@ -1,7 +1,8 @@
 """The output head: log-probabilities of a few tokens a row, never a whole sequence's logits.
 
-Logits are computed ``chunk`` rows at a time, and once more in the backward pass, so the head's
-peak memory is chunk x vocabulary whatever the lengths, beside the J values a row that are asked.
+Logits are computed as many rows at a time as a number of values allows, so the head's peak memory
+is that number's whatever lengths and vocabulary, beside the J values a row that are asked. Where
+all rows fit at once what was computed is kept for the backward pass; else it is computed again.
 torch only. Shape suffixes: see ``learner/batch.py``.
 """
 
@@ -35,7 +36,7 @@ class StudentScores(NamedTuple):
 
 
 class _ChunkedLogprobs(torch.autograd.Function):
-    """log softmax(h W^T + b)[targets] by chunks of rows; the logits are recomputed backward."""
+    """log softmax(h W^T + b)[targets] by chunks of rows."""
 
     @staticmethod
     def forward(
@@ -48,7 +49,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
         """
         targets_NJ, listed_NJ, chunk = rest
         ctx.save_for_backward(hidden_ND, weight_VD, bias_V, targets_NJ, listed_NJ)
-        ctx.chunk = chunk
+        ctx.chunk, ctx.kept = chunk, None
         found = []
         for rows in _chunks(hidden_ND, chunk):
             logprobs = _logits(hidden_ND[rows], weight_VD, bias_V).log_softmax(-1)
@@ -56,37 +57,56 @@ class _ChunkedLogprobs(torch.autograd.Function):
             if listed_NJ is not None:
                 tail = _unlisted(logprobs, targets_NJ[rows], listed_NJ[rows])
                 found[-1] = torch.cat([found[-1], tail.logsumexp(-1, keepdim=True)], dim=1)
+            if len(hidden_ND) <= chunk and any(ctx.needs_input_grad):
+                ctx.kept = logprobs
         return torch.cat(found)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        """D log softmax(z)[j] / dz = onehot(j) - softmax(z).
-
-        The tail has the softmax over its own tokens for a onehot, 0 where there are none.
-        """
+        """Return the gradients of what ``forward`` took."""
         (grad_NJ,) = grads
         hidden_ND, weight_VD, bias_V, targets_NJ, listed_NJ = ctx.saved_tensors
-        columns = targets_NJ.shape[1]
         grad_hidden_ND = torch.empty_like(hidden_ND)
         grad_weight_VD = torch.zeros_like(weight_VD, dtype=grad_NJ.dtype)
         grad_bias_V = None if bias_V is None else torch.zeros_like(bias_V, dtype=grad_NJ.dtype)
+        kept, ctx.kept = ctx.kept, None  # overwritten below: a second pass computes it again
         for rows in _chunks(hidden_ND, ctx.chunk):
             hidden, grad = hidden_ND[rows], grad_NJ[rows]
-            logits = _logits(hidden, weight_VD, bias_V)
-            grad_logits = logits.softmax(-1).mul_(-grad.sum(-1, keepdim=True))
-            grad_logits.scatter_add_(1, targets_NJ[rows].long(), grad[:, :columns])
-            if listed_NJ is not None:
-                tail = _unlisted(logits, targets_NJ[rows], listed_NJ[rows])
-                mass = tail.logsumexp(-1, keepdim=True).clamp(min=torch.finfo(tail.dtype).min)
-                grad_logits += tail.sub_(mass).exp_().mul_(grad[:, columns:])
+            logprobs = kept
+            if logprobs is None:
+                logprobs = _logits(hidden, weight_VD, bias_V).log_softmax(-1)
+            listed = None if listed_NJ is None else listed_NJ[rows]
+            grad_logits = _grad_logits(logprobs, targets_NJ[rows], listed, grad)
             if grad_bias_V is not None:
                 grad_bias_V += grad_logits.sum(0)
             grad_logits = grad_logits.to(weight_VD.dtype)
             torch.mm(grad_logits, weight_VD, out=grad_hidden_ND[rows])
-            grad_weight_VD += grad_logits.T @ hidden
+            if grad_weight_VD.dtype == grad_logits.dtype:
+                grad_weight_VD.addmm_(grad_logits.T, hidden)
+            else:
+                grad_weight_VD += grad_logits.T @ hidden
         grad_weight = grad_weight_VD.to(weight_VD.dtype)
         grad_bias = None if grad_bias_V is None else grad_bias_V.to(weight_VD.dtype)
         return grad_hidden_ND, grad_weight, grad_bias, None, None, None
+
+
+def _grad_logits(
+    logprobs_NV: Tensor, targets_NJ: Tensor, listed_NJ: Tensor | None, grad_NJ: Tensor
+) -> Tensor:
+    """Return (N, V) the logits' gradient, in the memory of ``logprobs_NV``.
+
+    D log softmax(z)[j] / dz = onehot(j) - softmax(z); the tail has the softmax over its own tokens
+    for a onehot, 0 where there are none.
+    """
+    tail = None
+    columns = targets_NJ.shape[1]
+    if listed_NJ is not None:
+        tail = _unlisted(logprobs_NV, targets_NJ, listed_NJ)
+        mass = tail.logsumexp(-1, keepdim=True).clamp(min=torch.finfo(tail.dtype).min)
+        tail.sub_(mass).exp_().mul_(grad_NJ[:, columns:])
+    grad_NV = logprobs_NV.exp_().mul_(-grad_NJ.sum(-1, keepdim=True))
+    grad_NV.scatter_add_(1, targets_NJ.long(), grad_NJ[:, :columns])
+    return grad_NV if tail is None else grad_NV.add_(tail)
 
 
 def _chunks(hidden_ND: Tensor, chunk: int) -> list[slice]:
@@ -115,13 +135,13 @@ class ResponseHead(nn.Module):
     forward and backward.
     """
 
-    def __init__(self, linear: nn.Linear, chunk: int) -> None:
-        """Share ``linear``'s parameters; compute ``chunk`` rows of logits at a time."""
+    def __init__(self, linear: nn.Linear, logits_at_once: int) -> None:
+        """Share ``linear``'s parameters; hold at most so many logits at a time, or one row's."""
         super().__init__()
         self.weight = linear.weight
         self.bias = linear.bias
         self.vocabulary = len(linear.weight)  # read now: a sharded parameter has no shape
-        self.chunk = chunk
+        self.chunk = max(1, logits_at_once // self.vocabulary)
 
     def forward(
         self,

@@ -63,17 +63,24 @@ def forward_backward(
     objective: ObjectiveConfig,
     *,
     token_budget: int,
+    share_prompts: bool = True,
 ) -> dict[str, float]:
     """Accumulate the gradient of the objective over a batch and return its statistics.
 
     Every rank is given the *whole* batch and takes its share of it. Counts are taken over the
     whole batch before the first forward, so neither loss nor statistics depend on how the
-    batch is cut into micro-batches of ``token_budget`` padded tokens, or dealt to ranks.
+    batch is cut into micro-batches of ``token_budget`` padded tokens, or dealt to ranks; nor,
+    but for rounding, on whether a tuple's sequences hold their prompt in common.
     """
     asked = Asked.of(objective)
     totals = BatchTotals.of(tuples, asked)
     batches = micro_batches(
-        tuples, asked, rank=engine.rank, ranks=engine.world_size, token_budget=token_budget
+        tuples,
+        asked,
+        rank=engine.rank,
+        ranks=engine.world_size,
+        token_budget=token_budget,
+        share_prompts=share_prompts,
     )
     sums = ShareSums()
     for number, batch in enumerate((b.to(engine.device) for b in batches), start=1):

@@ -1,31 +1,41 @@
-"""The sending half of a weight push: one flat buffer, and the manifest that describes it.
+"""The sending half of a weight push: every tensor's bytes, and the manifest that describes them.
 
 Send everything that a model's ``state_dict()`` names, in which a tied output head has a name of
 its own: vLLM keeps a re-packed copy of the head on a CPU, and one that is not named stays stale.
 The receiving half is ``actors/weights.py``.
 """
 
-import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import xxhash
 from torch import Tensor
 
 from configs.wire import TensorSpec, WeightManifest
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_BESIDE = ThreadPoolExecutor(1, thread_name_prefix="checksum")
 
 
-def checksum(buffer: np.ndarray) -> str:
-    """Return 32 hexadecimal digits (blake2b) over a contiguous uint8 buffer."""
-    return hashlib.blake2b(buffer.data, digest_size=16).hexdigest()
+def checksum(parts: Iterable[np.ndarray]) -> str:
+    """Return 32 hexadecimal digits (xxh3) over contiguous uint8 arrays, however they are cut."""
+    digest = xxhash.xxh3_128()
+    for part in parts:
+        digest.update(part.data)
+    return digest.hexdigest()
 
 
-class WeightBuffer:
-    """One new flat uint8 buffer: laid out first, then filled one tensor after the other.
+def start_checksum(parts: Sequence[np.ndarray]) -> Future[str]:
+    """Take the checksum in a thread of its own, beside what else is done with ``parts``."""
+    return _BESIDE.submit(checksum, parts)
+
+
+class WeightCopies:
+    """New memory for all tensors: laid out first, then filled one tensor after the other.
 
     So the sender holds one copy of all weights beside its own, and not two. Wide dtypes come
     first, so that each tensor is aligned without padding; otherwise the order is that of ``specs``.
@@ -33,36 +43,58 @@ class WeightBuffer:
 
     def __init__(self, specs: Iterable[TensorSpec]) -> None:
         """Lay out; raises AssertionError for a dtype that does not travel."""
-        self._specs = tuple(sorted(specs, key=lambda spec: -_dtype(spec).itemsize))
-        sizes = [math.prod(spec.shape) * _dtype(spec).itemsize for spec in self._specs]
-        self._buffer = np.empty(sum(sizes), np.uint8)
-        places = torch.from_numpy(self._buffer).split(sizes)
+        self.specs = tuple(sorted(specs, key=lambda spec: -_dtype(spec).itemsize))
+        own = [spec for spec in self.specs if spec.same_as is None]
+        sizes = [math.prod(spec.shape) * _dtype(spec).itemsize for spec in own]
+        whole = np.empty(sum(sizes), np.uint8)
+        self._parts = np.split(whole, np.cumsum(sizes)[:-1]) if own else []
         self._missing = {
-            spec.name: place.view(_dtype(spec)).view(spec.shape)
-            for spec, place in zip(self._specs, places, strict=True)
+            spec.name: torch.from_numpy(part).view(_dtype(spec)).view(spec.shape)
+            for spec, part in zip(own, self._parts, strict=True)
         }
 
-    def put(self, names: Iterable[str], tensor: Tensor) -> None:
-        """Copy ``tensor`` to the place of each of its ``names``."""
-        for name in names:
-            self._missing.pop(name).copy_(tensor.detach())
+    def put(self, names: Sequence[str], tensor: Tensor) -> None:
+        """Copy ``tensor``, of which ``names`` are all the names, to its place."""
+        self._missing.pop(names[0]).copy_(tensor.detach())
 
-    def packed(self) -> tuple[tuple[TensorSpec, ...], np.ndarray]:
-        """Return (specs, buffer); raises AssertionError where a tensor was not put."""
+    def parts(self) -> list[np.ndarray]:
+        """Return each tensor's bytes; raises AssertionError where a tensor was not put."""
         assert not self._missing, f"nothing was put for {', '.join(self._missing)}"
-        return self._specs, self._buffer
+        return self._parts
+
+
+class WeightViews:
+    """The same without the copies: the tensors' own memory, for who copies it before it changes.
+
+    Ray copies what a call returns into shared memory before the next call begins. What lies on a
+    GPU, or not in one piece, is copied all the same.
+    """
+
+    def __init__(self, specs: Iterable[TensorSpec]) -> None:
+        self.specs = tuple(specs)
+        self._found: dict[str, np.ndarray] = {}
+
+    def put(self, names: Sequence[str], tensor: Tensor) -> None:
+        """Take ``tensor``, of which ``names`` are all the names."""
+        flat = tensor.detach().cpu().contiguous().view(-1)
+        self._found[names[0]] = flat.view(torch.uint8).numpy()
+
+    def parts(self) -> list[np.ndarray]:
+        """Return each tensor's bytes; raises KeyError where a tensor was not put."""
+        return [self._found[spec.name] for spec in self.specs if spec.same_as is None]
 
 
 def make_manifest(
     tensors: tuple[TensorSpec, ...],
-    buffer: np.ndarray,
+    parts: Sequence[np.ndarray],
     *,
     version: int,
+    checksum: str,
     probe_ids: np.ndarray,
     probe_logprobs: np.ndarray,
     probe_tolerance: float,
 ) -> WeightManifest:
-    """Describe a push of a ``WeightBuffer``'s content.
+    """Describe a push of the bytes ``parts``, of which ``checksum`` is taken.
 
     ``probe_ids`` (L,) int32 and ``probe_logprobs`` (L-1,) float32, the learner's own, are what
     the sampler must reproduce within ``probe_tolerance`` nats.
@@ -71,8 +103,8 @@ def make_manifest(
     return WeightManifest(
         version=version,
         tensors=tensors,
-        nbytes=buffer.nbytes,
-        checksum=checksum(buffer),
+        nbytes=sum(part.nbytes for part in parts),
+        checksum=checksum,
         probe_ids=probe_ids,
         probe_logprobs=probe_logprobs,
         probe_tolerance=probe_tolerance,

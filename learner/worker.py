@@ -4,7 +4,7 @@ import errno
 import os
 import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,7 +26,13 @@ from learner.engine import DeepSpeedEngine
 from learner.logprobs import ResponseScorer, disable_dropout, prove_scorer
 from learner.segments import Asked, Segment
 from learner.step import forward_backward, gold_nll
-from learner.weights import WeightBuffer, make_manifest, open_cuda_sender
+from learner.weights import (
+    WeightCopies,
+    WeightViews,
+    make_manifest,
+    open_cuda_sender,
+    start_checksum,
+)
 
 _FULL_BYTES = 1 << 20
 """A disk with less room is taken for full: torch says of a failed write only that it failed."""
@@ -93,7 +99,7 @@ class LearnerWorker:
             listener=self._listener,
             own=self._address,
         )
-        scorer = ResponseScorer(self._load_model(), chunk_tokens=config.logprob_chunk_tokens)
+        scorer = ResponseScorer(self._load_model(), logits_at_once=config.logits_at_once)
         prove_scorer(scorer)
         self._engine = DeepSpeedEngine(scorer, config)
 
@@ -119,6 +125,7 @@ class LearnerWorker:
             unpack(packed),
             self._config.objective,
             token_budget=self._config.learner.micro_batch_tokens,
+            share_prompts=self._config.learner.share_prompts,
         )
         failpoint("learner.gradient")
         self._loss_is_finite = statistics["nonfinite"] == 0 and not spoiled
@@ -154,20 +161,23 @@ class LearnerWorker:
         budget = self._config.learner.micro_batch_tokens
         return gold_nll(self.engine, prompts, token_budget=budget)
 
-    def publish_weights(self) -> tuple[WeightManifest, np.ndarray] | None:
-        """Return the weights as (manifest, flat uint8 buffer) on rank 0, None elsewhere.
+    def publish_weights(self, lend: bool = False) -> tuple[WeightManifest, list[np.ndarray]] | None:
+        """Return the weights as (manifest, each tensor's bytes) on rank 0, None elsewhere.
 
-        Besides the buffer no rank holds more than one gathered weight at a time.
+        With ``lend`` the bytes may be the live weights', for a caller that copies them before
+        the next step. Otherwise, and under ZeRO-3, which never has all of them, they are a copy;
+        besides that no rank holds more than one gathered weight at a time.
         """
         failpoint("learner.publish")
-        probe = self._probe()
         if self._rank > 0:
             self.engine.gather_weights()
+            self._probe()
             return None
-        weights = WeightBuffer(self.engine.weight_specs())
+        kind = WeightViews if lend and self._config.learner.zero_stage < 3 else WeightCopies
+        weights = kind(self.engine.weight_specs())
         self.engine.gather_weights(weights.put)
-        tensors, buffer = weights.packed()
-        return self._manifest(tensors, buffer, probe), buffer
+        parts = weights.parts()
+        return self._manifest(weights.specs, parts), parts
 
     def send_weights(
         self, call: Callable[[str, dict[str, Any]], None], transport: str, samplers: int
@@ -188,7 +198,7 @@ class LearnerWorker:
                 samplers=samplers,
             )
         self._sender.send_weights()
-        return self._manifest((), np.empty(0, np.uint8))
+        return self._manifest((), [])
 
     def save_model(self, folder: str) -> None:
         """Write the model in Hugging Face layout (safetensors, config), atomically."""
@@ -230,14 +240,15 @@ class LearnerWorker:
     def _manifest(
         self,
         tensors: tuple[TensorSpec, ...],
-        buffer: np.ndarray,
-        probe: tuple[np.ndarray, np.ndarray] | None = None,
+        parts: Sequence[np.ndarray],
     ) -> WeightManifest:
-        probe_ids, probe_logprobs = probe or self._probe()
+        sent = start_checksum(parts)
+        probe_ids, probe_logprobs = self._probe()
         return make_manifest(
             tensors,
-            buffer,
+            parts,
             version=self.step,
+            checksum=sent.result(),
             probe_ids=probe_ids,
             probe_logprobs=probe_logprobs,
             probe_tolerance=_PROBE_TOLERANCE[self._config.learner.dtype],

@@ -5,11 +5,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from configs.errors import DependencyError
+from configs.agreement import check_agreement
+from configs.errors import ConfigError, DependencyError
 from configs.load import dump
 from configs.run import RunConfig
 from orchestration.costs import Costs
-from orchestration.fitting import fit
+from orchestration.fitting import AT_ONCE, fit
 from orchestration.measured_run import Measured
 from orchestration.processes import Processes
 
@@ -25,11 +26,12 @@ def calibrate(
     cores: float,
     rounds: int = 1,
 ) -> Costs:
-    """Make the runs of ``calibrations``, ``rounds`` times in turns, and fit the costs.
+    """Make the runs that the recipe allows, ``rounds`` times in turns, and fit the costs.
 
-    Logs and run folders stay in ``folder``. Raises DependencyError where a run fails.
+    Logs and run folders stay in ``folder``. Raises ConfigError before the first run where there is
+    none to begin with, DependencyError where one fails.
     """
-    kinds = calibrations(config)
+    kinds = allowed(calibrations(config), announce)
     seen: dict[str, list[Measured]] = {kind: [] for kind in kinds}
     for number, kind in enumerate(list(kinds) * rounds, start=1):
         each = kinds[kind]
@@ -52,6 +54,27 @@ def calibrations(config: RunConfig) -> dict[str, RunConfig]:
         "overlapped": _short(config, batch, lag=1),
         "abreast": _short(config, half, samplers=2),
     }
+
+
+def allowed(kinds: dict[str, RunConfig], announce: Callable[[str], None]) -> dict[str, RunConfig]:
+    """Return the runs that the recipe's rules allow, and say which they do not.
+
+    A recipe with ``deterministic`` or ``cluster.local`` has no parts of which several could work at
+    the same time: then it tells less of crowding, or nothing, and has no need of more. Raises
+    ConfigError where even one part of each kind in lockstep is against a rule.
+    """
+    found = dict(kinds)
+    for kind, config in kinds.items():
+        try:
+            check_agreement(_bare(config, kind, Path()))
+        except ValueError as error:
+            if kind not in AT_ONCE:
+                raise ConfigError(f"the recipe cannot be calibrated: {error}") from None
+            announce(f"not calibrated: {_named(config)}, which the recipe rules out ({error})")
+            del found[kind]
+    if not any(kind in found for kind in AT_ONCE):
+        announce("how parts slow each other on shared cores is not known then, and counted as 0")
+    return found
 
 
 def measure(config: RunConfig, name: str, folder: Path) -> Measured:
@@ -87,6 +110,7 @@ def _bare(config: RunConfig, name: str, folder: Path) -> RunConfig:
             "name": name,
             "output": folder,
             "existing": "replace",
+            "resume": "never",
             "evaluation": config.evaluation.model_copy(update={"every": 0, "generate": False}),
             "checkpoint": config.checkpoint.model_copy(update={"every": 0}),
             "monitoring": config.monitoring.model_copy(update=monitoring),

@@ -84,7 +84,12 @@ def _places(config: RunConfig, environ: Mapping[str, str]) -> dict[str, Check]:
 
         return places.check_disk(places.places_of(config, Path.cwd()), disk_needs(config))
 
+    def earlier_run() -> Finding:
+        folder = places.places_of(config, Path.cwd())["run folder"]
+        return places.check_earlier_run(folder, resumes=config.resume != "never")
+
     return {
+        "earlier run": earlier_run,
         "folders": lambda: places.check_folders(places.places_of(config, Path.cwd())),
         "disk": disk,
         "temporary files": lambda: places.check_temporary_files(places.ray_folder(environ)),

@@ -24,7 +24,11 @@ ENGINE_GIB = 1.8
 TORCH_GIB = 0.5
 """A process with torch: a learner rank, a scorer."""
 TRAINING_BYTES = 16
-"""Of each parameter in a learner: weight, gradient and Adam's state; activations come on top."""
+"""Of each parameter in a whole learner: weight, gradient and Adam's state; activations come on
+top."""
+TRAINING_SPLIT = {"float32": (8, 4, 4), "bfloat16": (12, 2, 2)}
+"""Of them: the optimizer's, gradients and parameters, which ZeRO shards in this order; with
+bfloat16 the optimizer keeps a float32 copy of the weights."""
 WIDTH = {"float32": 4, "bfloat16": 2}
 """Bytes of a parameter in an engine."""
 SPARE_BYTES = GIB
@@ -105,10 +109,45 @@ def memory_need(config: RunConfig) -> MemoryNeed:
     )
 
 
-def memory_by_role(config: RunConfig) -> dict[str, float]:
-    """Estimate the bytes of a machine's memory that one actor of each role takes."""
-    shares = _shares(config, model_sizes(config))
-    return {role: sum(shares[role]) for role, count in role_counts(config).items() if count}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoleMemory:
+    """Bytes that one actor of a role takes."""
+
+    host: float
+    """Of its machine's memory."""
+    gpu: float
+    """Of its GPUs' memory: weights, gradients and optimizer; engines' caches and activations come
+    on top."""
+    on_gpu: bool
+    unknown: bool
+    """Whether its model's size is not known: its weights are in neither number."""
+
+
+def memory_by_role(config: RunConfig) -> dict[str, RoleMemory]:
+    """Estimate the memory that one actor of each role takes."""
+    sizes = model_sizes(config)
+    shares = _shares(config, sizes)
+    return {
+        role: RoleMemory(
+            host=shares[role].process + shares[role].weights + shares[role].cache,
+            gpu=shares[role].on_gpu,
+            on_gpu=getattr(config.cluster, role).gpus > 0,
+            unknown=sizes.get("teacher" if role == "teacher" else "student", 0) is None,
+        )
+        for role, count in role_counts(config).items()
+        if count
+    }
+
+
+def learner_bytes(config: RunConfig) -> float:
+    """Return the bytes of each parameter on one rank, as the ZeRO stage shards them.
+
+    ``learner.engine`` shards the optimizer at least, where parameters are in bfloat16.
+    """
+    learner = config.learner
+    stage = max(learner.zero_stage, int(learner.dtype == "bfloat16"))
+    parts = enumerate(TRAINING_SPLIT[learner.dtype], start=1)
+    return sum(each / (learner.ranks if stage >= sharded else 1) for sharded, each in parts)
 
 
 def unknown_models(config: RunConfig, sizes: dict[str, int | None]) -> tuple[str, ...]:
@@ -137,6 +176,15 @@ def disk_needs(config: RunConfig) -> dict[str, float]:
     }
 
 
+def unknown_on_disk(config: RunConfig) -> set[str]:
+    """Return the places of ``disk_needs`` that also get weights of unknown size."""
+    unknown = [role for role, size in model_sizes(config).items() if size is None]
+    made = any(getattr(config, role).warm_start for role in unknown)
+    kept = "student" in unknown and config.checkpoint.every > 0
+    places = {"run folder": made or "student" in unknown, "cache": made, "checkpoints": kept}
+    return {place for place, more in places.items() if more}
+
+
 def _shares(config: RunConfig, sizes: dict[str, int | None]) -> "dict[str, _Share]":
     """Return what one actor of each role takes."""
     cluster, student = config.cluster, sizes["student"] or 0
@@ -146,7 +194,7 @@ def _shares(config: RunConfig, sizes: dict[str, int | None]) -> "dict[str, _Shar
         "sampler": _share(ENGINE_GIB, weights, cache, gpus=cluster.sampler.gpus),
         "offline": _share(ENGINE_GIB, weights, cache, gpus=cluster.offline.gpus),
         "reference": _share(TORCH_GIB, weights, gpus=cluster.reference.gpus),
-        "learner": _share(TORCH_GIB, TRAINING_BYTES * student, gpus=cluster.learner.gpus),
+        "learner": _share(TORCH_GIB, learner_bytes(config) * student, gpus=cluster.learner.gpus),
         "teacher": _share(TORCH_GIB),  # one that asks a server
     }
     if isinstance(config.teacher, TeacherConfig):
@@ -158,12 +206,15 @@ def _shares(config: RunConfig, sizes: dict[str, int | None]) -> "dict[str, _Shar
 
 
 class _Share(NamedTuple):
-    """Bytes that one actor takes of the machine's memory."""
+    """Bytes that one actor takes: of the machine's memory, and of a GPU's."""
 
     process: float
     weights: float
     cache: float
+    on_gpu: float
 
 
 def _share(process_gib: float, weights: float = 0, cache: float = 0, *, gpus: float = 0) -> _Share:
-    return _Share(process_gib * GIB, 0 if gpus else weights, 0 if gpus else cache)
+    if gpus:
+        return _Share(process_gib * GIB, 0, 0, weights)
+    return _Share(process_gib * GIB, weights, cache, 0)

@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from configs.run import RunConfig
+from orchestration.checkpoints import checkpoint_folder
 from orchestration.checkups import Finding, gib
-from orchestration.run_folder import resolve_output
+from orchestration.run_folder import with_places
+from orchestration.run_lock import holder_of
+from orchestration.run_state import read_status, state_of
 
 NEARLY_FULL = 0.95
 """Ray creates no object that would go to a disk fuller than this (its default)."""
@@ -19,12 +22,29 @@ SETTINGS = {"run folder": "output", "cache": "cache", "checkpoints": "checkpoint
 def places_of(config: RunConfig, here: Path) -> dict[str, Path]:
     """Return the folders that a run writes into; ``here`` is the current directory.
 
-    Raises ConfigError for an ``output`` that would vanish with the job.
+    Raises ConfigError for one that would vanish with the job.
     """
-    run = resolve_output(config.output, here) / config.name
-    checkpoints = config.checkpoint.folder or run / "checkpoints"
-    places = {"run folder": run, "cache": here / config.cache.expanduser()}
-    return places | ({"checkpoints": here / checkpoints} if config.checkpoint.every else {})
+    config = with_places(config, here)
+    run = config.output / config.name
+    places = {"run folder": run, "cache": config.cache}
+    if config.checkpoint.every:
+        places["checkpoints"] = checkpoint_folder(config, run)
+    return places
+
+
+def check_earlier_run(folder: Path, *, resumes: bool) -> Finding:
+    """See what holds the run folder's name: a run that goes on, or one that was killed."""
+    name, holder, status = "earlier run", holder_of(folder), read_status(folder)
+    if holder and holder.is_alive:
+        detail = f"{folder} belongs to a run that goes on ({holder})"
+        return Finding(name, "problem", detail, "set name=ANOTHER, or stop it first")
+    if status is None:
+        return Finding(name, "ok", "none of this name")
+    seen = f"{folder}: {state_of(folder, status)} at step {status.get('step')}"
+    if state_of(folder, status) == "crashed" and not resumes:
+        fix = "set resume=auto to go on from its newest checkpoint; else a run of this name begins"
+        return Finding(name, "warning", seen, fix)
+    return Finding(name, "ok", seen)
 
 
 def check_folders(places: Mapping[str, Path]) -> Finding:

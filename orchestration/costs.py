@@ -1,11 +1,12 @@
 """What each call costs, in seconds: all that a simulated run knows of real engines."""
 
-import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from configs.errors import ConfigError
+from orchestration.gaps import AFTER
 
 
 class Linear(NamedTuple):
@@ -32,6 +33,8 @@ class Linear(NamedTuple):
 NOTHING = Linear(0.0)
 EVERY = "every"
 """Stands for the methods that ``Costs.latency`` does not name."""
+METHODS = (*AFTER, "put", "lease", "ack", "statistics", "take_stale", EVERY)
+"""What ``Costs.latency`` may name: the calls of a run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +46,9 @@ class Costs:
     judge: Linear
     """A teacher scores n pairs."""
     learn: Linear
-    """A learner of one rank makes a step on n pairs."""
+    """A learner's rank makes a step on its share of n pairs."""
+    all_reduce: float = 0.0
+    """One whole copy of the gradients crosses from a rank to the next."""
     respond: Linear = NOTHING
     """A teacher answers n prompts, its cache as warm as it will be."""
     publish: float = 0.0
@@ -67,6 +72,14 @@ class Costs:
         """Return the seconds from calling a method, with so many prompts, to its beginning."""
         return self.latency.get(method, self.latency.get(EVERY, NOTHING)).of(carried)
 
+    def learning(self, pairs: int, ranks: int) -> float:
+        """Return the seconds of a step on so many pairs, each rank on its share.
+
+        Then they add their gradients up as in a ring: 2 (R - 1) / R copies leave every rank.
+        """
+        share = -(-pairs // ranks)
+        return self.learn.of(share) + 2 * (ranks - 1) / ranks * self.all_reduce
+
     @property
     def transfer(self) -> float:
         """Seconds of sending the weights to one other machine."""
@@ -77,20 +90,38 @@ class Costs:
         return {each.name: _plain(getattr(self, each.name)) for each in fields(self)}
 
     @classmethod
-    def from_dict(cls, given: Mapping[str, Any]) -> "Costs":
+    def from_dict(cls, given: Mapping[Any, Any]) -> "Costs":
         """Read what ``as_dict`` gave, or a user wrote: a number is a proportion.
 
         Raises ConfigError for a name or a value that is none.
         """
         known = [each.name for each in fields(cls)]
-        if wrong := sorted(set(given) - set(known)):
-            raise ConfigError(f"costs name {', '.join(wrong)}; there are {', '.join(known)}")
+        _refuse_unknown("costs", given, known)
         if missing := sorted({"generate", "judge", "learn"} - set(given)):
             raise ConfigError(f"costs lack {', '.join(missing)}")
-        return cls(**{name: _cost(name, value) for name, value in given.items()})
+        costs = cls(**{name: _cost(name, value) for name, value in given.items()})
+        if costs.transfer > _MOST[False]:
+            raise ConfigError(
+                f"costs: bandwidth={costs.bandwidth:g} takes {costs.transfer:g} s for "
+                f"weight_bytes={costs.weight_bytes:g}, which is no time to plan with"
+            )
+        return costs
 
 
 _LINES = ("generate", "judge", "learn", "respond")
+_BYTES = ("weight_bytes", "bandwidth")
+_MOST = {False: 1e9, True: 1e18}
+"""Largest number of seconds (31 years), and of bytes: beyond, clocks of floats stand still."""
+
+
+def _refuse_unknown(where: str, given: Iterable[Any], known: Iterable[str]) -> None:
+    """Raise ConfigError for the names that there are not, with the nearest that there is."""
+    names = list(known)
+    wrong = sorted(str(name) for name in given if name not in names)
+    if wrong:
+        near = get_close_matches(wrong[0], names, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ConfigError(f"{where} name {', '.join(wrong)}; {hint}there are {', '.join(names)}")
 
 
 def _plain(value: Any) -> Any:
@@ -103,30 +134,45 @@ def _cost(name: str, value: Any) -> Any:
     try:
         if name == "latency":
             return _latency(value)
-        return _line(value) if name in _LINES else _seconds(value)
-    except (TypeError, ValueError):
-        raise ConfigError(
-            f"costs: {name}={value!r} is no number of seconds"
-            + (", and no [fixed, each]" if name in _LINES else "")
-        ) from None
+        if name == "crowding":
+            return _share(value)
+        return _line(value) if name in _LINES else _number(value, _MOST[name in _BYTES])
+    except (TypeError, ValueError, OverflowError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"costs: {name}={value!r} is no {_expected(name)}") from None
+
+
+def _expected(name: str) -> str:
+    if name == "crowding":
+        return "share of a core's speed: 0 or more, and less than 1"
+    kind = "number of bytes" if name in _BYTES else "number of seconds"
+    return kind + (", and no [fixed, each]" if name in _LINES else "")
 
 
 def _line(value: Any) -> Linear:
     """Read [fixed, each], or what each costs."""
-    return Linear(*map(_seconds, value)) if isinstance(value, list) else Linear(0, _seconds(value))
+    return Linear(*map(_number, value)) if isinstance(value, list) else Linear(0, _number(value))
 
 
 def _latency(value: Any) -> dict[str, Linear]:
     """Read lines, or seconds, by method; or seconds that every call takes."""
     if not isinstance(value, Mapping):
-        return {EVERY: Linear(_seconds(value))}
+        return {EVERY: Linear(_number(value))}
+    _refuse_unknown("costs: the methods of latency", value, METHODS)
     return {
-        str(method): _line(each) if isinstance(each, list) else Linear(_seconds(each))
+        method: _line(each) if isinstance(each, list) else Linear(_number(each))
         for method, each in value.items()
     }
 
 
-def _seconds(value: Any) -> float:
-    if not (number := float(value)) >= 0 or math.isinf(number):
+def _share(value: Any) -> float:
+    if not (share := _number(value)) < 1:
+        raise ValueError(value)
+    return share
+
+
+def _number(value: Any, most: float = _MOST[False]) -> float:
+    if isinstance(value, bool) or not 0 <= (number := float(value)) <= most:
         raise ValueError(value)
     return number

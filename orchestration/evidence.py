@@ -20,8 +20,8 @@ class Evidence:
 
     folder: Path
     state: str
-    """Of status.json; ``crashed`` where that says running and the process is gone; ``unknown``
-    without it."""
+    """Of status.json; ``crashed`` where that says running and nobody runs it; ``unknown`` without
+    it."""
     settings: RunConfig | None
     summary: Mapping[str, Any] | None
     home: Path

@@ -13,7 +13,7 @@ from orchestration.simulation import simulate
 
 MOST_CROWDING = 0.6
 AT_ONCE = ("overlapped", "abreast")
-"""Calibrations in which several parts work at the same time."""
+"""Calibrations in which several parts work at the same time; a recipe may rule them out."""
 CARRYING = ("generate", "respond", "judge")
 """Calls that bring prompts, or what was made of them, in whole or in half batches."""
 EMPTY_HANDED = ("optim_step", "publish_weights", "load_weights")
@@ -40,18 +40,19 @@ def _crowding(
     costs: Costs,
     cores: float,
 ) -> float:
-    """Return the crowding with which the runs that use several cores are told best."""
-    took = {kind: statistics.median(run.step_seconds for run in seen[kind]) for kind in AT_ONCE}
+    """Return the crowding with which the runs that use several cores are told best; 0: no run."""
+    at_once = [kind for kind in AT_ONCE if kind in kinds]
+    took = {kind: statistics.median(run.step_seconds for run in seen[kind]) for kind in at_once}
 
     def error(crowding: float) -> float:
         crowded = replace(costs, crowding=crowding)
         told = {
             kind: simulate(kinds[kind], crowded, cores=cores, steps=8).step_seconds
-            for kind in AT_ONCE
+            for kind in at_once
         }
-        return sum((told[kind] / took[kind] - 1) ** 2 for kind in AT_ONCE)
+        return sum((told[kind] / took[kind] - 1) ** 2 for kind in at_once)
 
-    return _least(error, MOST_CROWDING)
+    return _least(error, MOST_CROWDING) if at_once else 0.0
 
 
 def _least(error: Callable[[float], float], most: float) -> float:

@@ -1,12 +1,9 @@
 """Reads a run folder into ``Evidence``, whatever is missing, torn or garbled in it."""
 
 import json
-import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from configs.errors import ConfigError, DataError, DpkdError
 from configs.load import load
@@ -20,6 +17,8 @@ from orchestration.checkpoints import (
 )
 from orchestration.evidence import Evidence, fold
 from orchestration.ledger import read_events
+from orchestration.run_folder import STATUS_NAME
+from orchestration.run_state import state_of
 
 _KEYS = {
     **dict.fromkeys(("issued", "reissued", "redrawn"), ("uids",)),
@@ -42,7 +41,8 @@ def gather(folder: Path) -> Evidence:
         )
     unreadable: list[str] = []
     # Of a run that goes on, what follows from the ledger is read first: the ledger is never behind.
-    state = _state(_json(folder / "status.json", unreadable) or {})
+    status = _json(folder / STATUS_NAME, unreadable)
+    state = state_of(folder, status if isinstance(status, dict) else {})
     settings = _settings(folder / "config.yaml", unreadable)
     home = checkpoint_folder(settings, folder) if settings else folder / "checkpoints"
     checkpoints, damaged = _checkpoints(home)
@@ -64,13 +64,6 @@ def gather(folder: Path) -> Evidence:
         refused=refused,
         unreadable=unreadable,
     )
-
-
-def _state(status: Mapping[str, Any]) -> str:
-    state = status.get("state", "unknown")
-    is_here = status.get("host") == socket.gethostname()
-    gone = is_here and not psutil.pid_exists(status["pid"])
-    return "crashed" if state == "running" and gone else state
 
 
 def _settings(path: Path, unreadable: list[str]) -> RunConfig | None:

@@ -1,8 +1,8 @@
 """A whole job: makes the models that the recipe wants made, then distils, then says how it went."""
 
 import asyncio
-import json
 import sys
+from pathlib import Path
 
 from transformers.utils.logging import disable_progress_bar
 
@@ -17,8 +17,9 @@ from orchestration.outline import describe
 from orchestration.progress import Progress, make_progress
 from orchestration.resume import Origin, find_origin
 from orchestration.role_counts import initial_counts
-from orchestration.run_folder import RunFolder, require_cache, run_path
+from orchestration.run_folder import RunFolder, require_cache, run_path, with_places
 from orchestration.run_lock import RunLock
+from orchestration.run_state import read_status, write_down_a_crash
 from orchestration.session import Session
 from orchestration.stages import Stages
 from orchestration.table import result_table
@@ -33,9 +34,13 @@ def run_job(config: RunConfig) -> int:
     other error is recorded there too, and raised.
     """
     disable_progress_bar()  # one display is enough
+    config = with_places(config, Path.cwd())
     require_cache(config.cache)
     progress = make_progress(config.monitoring, sys.stdout)
-    with RunLock(run_path(config)):
+    # A retry on another machine waits for its predecessor's lock to fall silent.
+    waits = progress.announce if config.resume == "auto" else None
+    with RunLock(run_path(config), waits):
+        write_down_a_crash(run_path(config), progress.announce)
         origin = find_origin(config, run_path(config), progress.announce)
         if origin and _is_finished(origin, config):
             progress.announce(f"{run_path(config)} is finished; raise learner.steps to go on")
@@ -103,11 +108,8 @@ def _is_finished(origin: Origin, config: RunConfig) -> bool:
     """Whether this very run has nothing left to do."""
     if not origin.same_run or origin.checkpoint.step < config.learner.steps:
         return False
-    try:
-        status = json.loads((run_path(config) / "status.json").read_text())
-    except (OSError, ValueError):
-        return False
-    return status["state"] == "succeeded"
+    status = read_status(run_path(config))
+    return status is not None and status.get("state") == "succeeded"
 
 
 def _finish(folder: RunFolder, progress: Progress, stop: StopRequest, summary: dict) -> int:

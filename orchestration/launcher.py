@@ -13,9 +13,10 @@ from configs.errors import ConfigError, DependencyError
 from configs.monitoring import MonitoringConfig
 from orchestration.busy_clock import BusyClock
 from orchestration.local import LocalRole
-from orchestration.placement import RayGang, RayRole, TransferCall, bundle, require_resources
+from orchestration.placement import RayGang, RayRole, TransferCall, require_resources
 from orchestration.role_metrics import RoleMetrics
 from orchestration.roles import Role
+from orchestration.room import bundle
 
 
 class Gang(Protocol):

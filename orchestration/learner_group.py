@@ -49,8 +49,10 @@ class LearnerGroup:
         self.step = step
 
     def publish_weights(self) -> tuple[Any, Any]:
-        """Return references to (manifest, buffer) of the current weights, held by rank 0."""
-        references = [rank.submit("publish_weights", returns=2) for rank in self.ranks]
+        """Return references to (manifest, every tensor's bytes) of the weights, held by rank 0."""
+        references = [
+            rank.submit("publish_weights", rank.copies_answers, returns=2) for rank in self.ranks
+        ]
         return references[0]
 
     async def nll(self, prompts: Any) -> Mapping[str, float]:

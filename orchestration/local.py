@@ -20,6 +20,8 @@ from orchestration.roles import Role, spread
 class LocalRole(Role):
     """A part that lives in this process."""
 
+    copies_answers = False
+
     def __init__(
         self,
         name: str,

@@ -1,6 +1,6 @@
 """The run as one asyncio program. Read this after `configs/wire.py`: these are the verbs.
 
-       PromptSource ──prompts──► sample loop ×N ── TupleMaker ───────────────┐
+       PromptSource ──prompts──► sample loops   ── TupleMaker ───────────────┐
             ▲                       │ StudentSampler.generate → trajectories │
             │ slots                 │ TeacherServer.respond   → y_t, log p   │
             │                       │ TeacherServer.judge     → tuples       ▼
@@ -156,9 +156,17 @@ class Pipeline:
                 self._producing[index] = task
 
     def _producers(self) -> int:
-        """Return how many loops keep every sampler and every teacher in work."""
+        """Return how many loops keep every sampler and every teacher in work.
+
+        Where samplers may run ahead, a second loop has each of them draw while the teacher judges
+        what the first one had drawn.
+        """
         if not self.config.learns_from_teacher:
             return 1
+        return self._lanes() * (2 if self.config.replay.max_policy_lag else 1)
+
+    def _lanes(self) -> int:
+        """Return how many calls are at work at once if all parts are: a batch's even shares."""
         samplers = len(self.parts.samplers) if self.config.learns_from_student else 1
         return max(samplers, len(self.parts.teachers))
 
@@ -328,7 +336,7 @@ class Pipeline:
         batch = self.config.learner.batch_size
         if not self.config.learns_from_teacher:
             return batch
-        share = -(-batch // self._producers())
+        share = -(-batch // self._lanes())
         return (
             min(self.config.student.batch_size, share) if self.config.learns_from_student else share
         )

@@ -10,7 +10,6 @@ import inspect
 import os
 import signal
 import socket
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,9 +26,9 @@ from configs.cluster import ClusterConfig, RoleResources
 from configs.errors import DependencyError
 from configs.monitoring import MonitoringConfig
 from orchestration.busy_clock import BusyClock, Reading
-from orchestration.role_counts import reserved
 from orchestration.role_metrics import RoleExporter
 from orchestration.roles import AnswerLost, Process, Role, RoleDied, RoleError, spread
+from orchestration.room import bundle, no_room
 
 HEALTH = "health"
 """Concurrency group, and so thread, of the methods that answer while a part works."""
@@ -115,12 +114,6 @@ class RayGang:
         """Give the places back; their actors are ended before."""
         with contextlib.suppress(RayError):
             remove_placement_group(self._group)
-
-
-def bundle(resources: RoleResources) -> dict[str, float]:
-    """Return what one actor reserves, without what it does not."""
-    amounts = {"CPU": resources.cpus, "GPU": resources.gpus, **resources.custom}
-    return {name: amount for name, amount in amounts.items() if amount}
 
 
 _ACTORS: dict[str, tuple[str, int]] = {}
@@ -291,18 +284,10 @@ def require_resources(config: ClusterConfig, counts: dict[str, int]) -> None:
     ``counts`` gives the number of actors of each role. Raises ``DependencyError`` that says
     what is asked and what there is.
     """
-    there = ray.cluster_resources()
-    asked: Counter[str] = Counter()
-    for amounts in reserved(config, counts).values():
-        asked.update(amounts)
-    short = [
-        f"{name}: {amount:g} asked, {there.get(name, 0.0):g} there"
-        for name, amount in asked.items()
-        if amount > there.get(name, 0.0) + 1e-9
-    ]
-    if short:
-        actors = ", ".join(f"{count} {role}" for role, count in counts.items() if count)
+    alive = (node for node in ray.nodes() if node["Alive"])
+    nodes = [(f"node {node['NodeManagerAddress']}", node["Resources"]) for node in alive]
+    if why := no_room(config, counts, nodes):
         raise DependencyError(
-            f"the cluster cannot place {actors} ({'; '.join(short)}); "
-            "lower replicas or cluster.<role>.cpus/gpus/custom, or add nodes"
+            f"the cluster cannot place {why}; lower replicas or cluster.<role>.cpus/gpus/custom, "
+            "or add nodes"
         )

@@ -25,7 +25,7 @@ FREE = (
     *("name", "output", "cache", "existing", "resume", "checkpoint", "supervision"),
     *("cluster", "monitoring", "evaluation"),
     *("learner.steps", "learner.ranks", "learner.threads", "learner.micro_batch_tokens"),
-    *("learner.logprob_chunk_tokens", "learner.activation_checkpointing"),
+    *("learner.logits_at_once", "learner.share_prompts", "learner.activation_checkpointing"),
     "learner.max_nonfinite_steps",
     *("replay.lease_seconds", "replay.max_tuples", "replay.max_bytes", "replay.max_dropped"),
     *("student.replicas", "student.threads", "student.batch_size", "student.kv_cache_gib"),

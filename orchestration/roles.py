@@ -52,6 +52,10 @@ class Process(NamedTuple):
 class Role(ABC):
     """A handle on one running part."""
 
+    copies_answers = True
+    """Whether what a part answers is copied before its next call begins, as on its way into
+    another process; else whoever asked holds the part's own objects."""
+
     def __init__(self, name: str, timeout: float) -> None:
         self.name = name
         """Role and replica, such as ``sampler-0``."""

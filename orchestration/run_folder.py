@@ -16,8 +16,10 @@ from configs.load import dump
 from configs.run import RunConfig
 from orchestration.prompt_scores import SCORES_NAME
 
+STATUS_NAME = "status.json"
 TIMES_NAME = "time.json"
 State = Literal["running", "succeeded", "stopped", "failed"]
+"""What a run says of itself; of one that was killed ``run_state`` says ``crashed``."""
 
 
 class RunFolder:
@@ -71,7 +73,7 @@ class RunFolder:
         """Say how the run stands, for whoever looks from outside; the step stays if not given."""
         self._step = self._step if step is None else step
         write_json(
-            self.path / "status.json",
+            self.path / STATUS_NAME,
             {
                 "state": state,
                 "reason": reason,
@@ -116,11 +118,27 @@ def run_path(config: RunConfig) -> Path:
     return resolve_output(config.output, Path.cwd()) / config.name
 
 
-def resolve_output(output: Path, here: Path) -> Path:
-    """Return the absolute folder of runs; ``here`` is the current directory.
+def with_places(config: RunConfig, here: Path) -> RunConfig:
+    """Return ``config`` with absolute folders, all of which outlive the job.
+
+    ``here`` is the current directory; actors, and who reads the run folder later, have others.
+    """
+    folder = config.checkpoint.folder
+    places = {
+        "output": resolve_output(config.output, here),
+        "cache": resolve_output(config.cache, here, key="cache"),
+        "checkpoint": config.checkpoint.model_copy(
+            update={"folder": folder and resolve_output(folder, here, key="checkpoint.folder")}
+        ),
+    }
+    return config.model_copy(update=places)
+
+
+def resolve_output(output: Path, here: Path, *, key: str = "output") -> Path:
+    """Return the absolute folder that ``key`` names; ``here`` is the current directory.
 
     `ray job submit --working-dir` runs a job in a throw-away copy of the folder it was submitted
-    from. There a relative ``output`` is taken below ``~/dpkd`` instead, so that results outlive
+    from. There a relative folder is taken below ``~/dpkd`` instead, so that what is in it outlives
     the job; an absolute one inside the copy is a ``ConfigError``.
     """
     output = output.expanduser()
@@ -131,8 +149,8 @@ def resolve_output(output: Path, here: Path) -> Path:
         return (Path.home() / "dpkd" / output).resolve()
     if output.resolve().is_relative_to(throw_away.resolve()):
         raise ConfigError(
-            f"output={output} lies inside the job's throw-away copy of its working directory and "
-            "would vanish with it; give a folder outside, such as output=~/runs"
+            f"{key}={output} lies inside the job's throw-away copy of its working directory and "
+            f"would vanish with it; give a folder outside, such as {key}=~/{output.name}"
         )
     return output.resolve()
 

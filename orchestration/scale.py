@@ -15,7 +15,8 @@ from pathlib import Path
 from configs.errors import ConfigError, DpkdError
 from configs.load import load
 from configs.run import RunConfig
-from orchestration.run_folder import write_json
+from orchestration.run_folder import STATUS_NAME, write_json
+from orchestration.run_state import read_status, state_of
 from orchestration.say import say
 
 WISH_NAME = "samplers.json"
@@ -36,10 +37,12 @@ def wanted_samplers(folder: Path, replicas: int) -> int:
 def wish(folder: Path, count: int) -> None:
     """Leave the wish for ``count`` samplers with a running job.
 
-    Raises ConfigError where there is no such run, or one whose samplers do not come and go.
+    Raises ConfigError where there is no such run, one that goes on no more, one whose samplers do
+    not come and go, or one in whose folder nothing can be written.
     """
     config = _config(folder)
-    state = _state(folder)
+    status = read_status(folder)
+    state = state_of(folder, status) if status else f"unknown: its {STATUS_NAME} is damaged"
     if state != "running":
         raise ConfigError(
             f"the run in {folder} is not running ({state}); set student.replicas={count} when it "
@@ -47,7 +50,13 @@ def wish(folder: Path, count: int) -> None:
         )
     if reason := _cannot(config, count):
         raise ConfigError(f"the samplers of {folder} stay as they are: {reason}")
-    write_json(folder / WISH_NAME, {"wanted": count, "instead_of": config.student.replicas})
+    try:
+        write_json(folder / WISH_NAME, {"wanted": count, "instead_of": config.student.replicas})
+    except OSError as error:
+        raise ConfigError(
+            f"the wish cannot be left in {folder} ({error.strerror}); give {folder} to whoever "
+            "scales, or make room on its disk"
+        ) from None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,15 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _state(folder: Path) -> str:
-    try:
-        return json.loads((folder / "status.json").read_text(encoding="utf-8"))["state"]
-    except (ValueError, KeyError, TypeError):
-        return "unknown: its status.json is damaged"
-
-
 def _config(folder: Path) -> RunConfig:
-    if not (folder / "status.json").is_file():
+    if not (folder / STATUS_NAME).is_file():
         raise ConfigError(
             f"{folder} is no run folder: it has no status.json; give the folder of a run, such as "
             "runs/quickstart"

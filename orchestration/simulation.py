@@ -30,6 +30,8 @@ from orchestration.simulated_parts import (
 from orchestration.virtual_time import run_in_virtual_time
 from orchestration.weight_sync import WeightSync
 
+NO_TIME = 1e-9
+"""Seconds that are none: the clock of a simulation moves by hairs."""
 SETTLING_STEPS = 4
 """Steps until the pipeline is as full as it will be: they are not counted."""
 
@@ -45,12 +47,18 @@ class Forecast:
     """Share of its time that each role works, replicas averaged."""
     driver: float
     """Share of its one core that the driver uses."""
+    driver_seconds: float
+    """A step, of its core."""
     driver_calls: float
     """Calls of the driver a step."""
     queue_operations: float
     """A second."""
+    queue_seconds: float
+    """A step, of the queue's core."""
     fan_out_seconds: float
     """A step: the weights' way to every sampler's machine."""
+    tuples_seconds: float
+    """A step: a batch's way to a learner rank."""
     calls: Sequence[Call] = field(repr=False)
     """In virtual seconds, by their ends."""
 
@@ -59,7 +67,8 @@ def simulate(config: RunConfig, costs: Costs, *, cores: float, steps: int = 20) 
     """Simulate ``steps`` steps of a run whose parts share ``cores``, in the midst of its course.
 
     ``cores`` counts what runs at once: all of one machine's, or as many as there are parts where
-    each has a GPU or a core of its own. Raises ConfigError for a recipe that draws nothing.
+    each has a GPU or a core of its own. Raises ConfigError for a recipe that draws nothing, and for
+    costs with which time does not pass.
     """
     require_balance(config)
     config = _without_stops(config, SETTLING_STEPS + steps + _tail(config))
@@ -147,6 +156,8 @@ def _levels(world: World, parts: Parts, recorder: SimulatedRecorder) -> dict[str
         "driver": world.driver.busy_seconds,
         "calls": world.driver.served,
         "queue": queue.line.served,
+        "queue_seconds": queue.line.busy_seconds,
+        "tuples": world.ways["forward_backward"],
         "network": world.network.busy_seconds,
         **{f"busy_{role}": seconds for role, seconds in world.busy.items()},
     }
@@ -158,6 +169,10 @@ def _rates(
     grown = {key: value - before.get(key, 0.0) for key, value in after.items()}
     seconds, steps = grown["now"], grown["steps"]
     counts = role_counts(config)
+    if seconds <= NO_TIME:
+        raise ConfigError(
+            "with these costs a step takes no time at all: say what generate, judge and learn take"
+        )
     return {
         "step_seconds": seconds / steps,
         "pairs_per_second": config.learner.batch_size * steps / seconds,
@@ -166,9 +181,12 @@ def _rates(
             for role in ("sampler", "teacher", "learner")
         },
         "driver": grown["driver"] / seconds,
+        "driver_seconds": grown["driver"] / steps,
         "driver_calls": grown["calls"] / steps,
         "queue_operations": grown["queue"] / seconds,
+        "queue_seconds": grown["queue_seconds"] / steps,
         "fan_out_seconds": grown["network"] / steps,
+        "tuples_seconds": grown["tuples"] / steps / counts["learner"],
     }
 
 

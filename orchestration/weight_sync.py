@@ -40,7 +40,7 @@ class WeightSync:
         transport: str = "object_store",
         transfer: Callable[[str, dict[str, Any]], None] | None = None,
     ) -> None:
-        """Choose the way: one buffer in the object store, or a CUDA ``transport`` of vLLM's,
+        """Choose the way: one copy in the object store, or a CUDA ``transport`` of vLLM's,
         for which ``transfer`` runs a phase of its protocol on every sampler.
 
         ``samplers`` may change between two pushes; one that leaves during a push is in it still.
@@ -127,7 +127,7 @@ class WeightSync:
             )
 
     async def _load(self, *weights: Any) -> dict[Role, WeightProof]:
-        """One buffer, which every sampler reads from shared memory."""
+        """One copy, which every sampler reads from shared memory."""
         return await self._each("load_weights", *weights)
 
     async def _push_by_cuda(self) -> dict[Role, WeightProof]:

@@ -21,11 +21,12 @@ from transformers import (
 )
 
 from actors.student import StudentSampler, request_seed
+from actors.weight_recorder import LoadRecorder, Move, Target
 from configs.errors import DataError, WeightSyncError
 from configs.sampling import Sampling
 from configs.student import StudentConfig
 from configs.wire import Prompt, Uid, WeightManifest
-from learner.weights import make_manifest
+from learner.weights import checksum, make_manifest
 from tests.packed_weights import packed_weights
 
 CONTEXT, VOCABULARY, HIDDEN = 64, 61, 64
@@ -44,6 +45,7 @@ GQA: dict[str, Any] = {
     "intermediate_size": 48,
     "max_position_embeddings": CONTEXT,
 }
+Push = tuple[WeightManifest, list[np.ndarray]]
 FAMILIES = {
     "gpt2": lambda: GPT2Config(n_embd=HIDDEN, n_layer=2, n_head=2, n_positions=CONTEXT, **IDS),
     "opt": lambda: OPTConfig(
@@ -108,17 +110,18 @@ def learner_logprobs(model: PreTrainedModel, ids: np.ndarray) -> np.ndarray:
 
 def make_push(
     model: PreTrainedModel, version: int, state: dict[str, torch.Tensor] | None = None
-) -> tuple[WeightManifest, np.ndarray]:
-    tensors, buffer = packed_weights(model.state_dict() if state is None else state)
+) -> Push:
+    tensors, parts = packed_weights(model.state_dict() if state is None else state)
     manifest = make_manifest(
         tensors,
-        buffer,
+        parts,
         version=version,
+        checksum=checksum(parts),
         probe_ids=PROBE,
         probe_logprobs=learner_logprobs(model, PROBE),
         probe_tolerance=1e-4,
     )
-    return manifest, buffer
+    return manifest, parts
 
 
 def largest_difference(sampler: StudentSampler, model: PreTrainedModel) -> float:
@@ -147,23 +150,83 @@ def test_a_seed_is_a_stable_function_of_run_and_uid_in_vllms_range():
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
+def transfer_engine(sampler: StudentSampler) -> Any:
+    """The end of the weight transfer in the sampler's only worker."""
+    core: Any = sampler._engine._running().llm_engine.engine_core
+    return core.engine_core.model_executor.driver_worker.worker.weight_transfer_engine
+
+
 @pytest.mark.engine
 @pytest.mark.parametrize("family", FAMILIES)
-def test_after_a_push_sampler_and_learner_agree(family: str):
+def test_after_a_push_sampler_and_learner_agree(family: str, monkeypatch: pytest.MonkeyPatch):
     sampler, model = make_sampler(family, seed=1), make_model(family, seed=2)
     assert ("lm_head.weight" in dict(model.named_parameters())) == (family not in TIED)
     assert largest_difference(sampler, model) > 0.1  # it starts with other weights
-    manifest, buffer = make_push(model, version=3)
-    buffer.flags.writeable = False  # as Ray's object store gives it
-    proof = sampler.load_weights(manifest, buffer)
+    manifest, parts = make_push(model, version=3)
+    for part in parts:
+        part.flags.writeable = False  # as Ray's object store gives it
+    proof = sampler.load_weights(manifest, parts)
     assert (proof.version, sampler.weight_version) == (3, 3)
     assert proof.probe_difference < 1e-4
-    assert proof.nbytes == buffer.nbytes
+    assert proof.nbytes == sum(part.nbytes for part in parts)
     assert largest_difference(sampler, model) < 1e-4
+    # The first push has taught where everything lives: the loader is not asked again.
+    monkeypatch.setattr(transfer_engine(sampler), "_load", None)
     again = make_model(family, seed=4)
-    sampler.load_weights(*make_push(again, version=4))
+    manifest, parts = make_push(again, version=4)
+    sampler.load_weights(manifest, parts)
+    for part in parts:  # nothing of it is kept
+        part[:] = 255
     assert largest_difference(sampler, again) < 1e-4
     sampler.close()
+
+
+@pytest.mark.engine
+def test_a_push_by_the_short_way_leaves_the_bits_that_the_loader_leaves():
+    pushes = [make_push(make_model("gpt2", seed), version=50) for seed in (7, 8)]
+    for push in pushes:
+        shared().load_weights(*push, True)
+    short = shared().generate(make_prompts())
+    engine = transfer_engine(shared())
+    assert engine._places is not None
+    engine._places = None
+    shared().load_weights(*pushes[1])
+    long = shared().generate(make_prompts())
+    engine._seen = None
+    for ours, theirs in zip(short, long, strict=True):
+        assert ours.response.ids_T.tolist() == theirs.response.ids_T.tolist()
+        assert ours.response.arrays[1].tobytes() == theirs.response.arrays[1].tobytes()
+
+
+@pytest.mark.engine
+def test_where_the_short_way_is_not_the_loaders_the_loader_is_asked_every_time(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    engine, model = transfer_engine(shared()), make_model("gpt2", seed=9)
+    engine._seen = None
+    with monkeypatch.context() as patched:
+        patched.setattr(LoadRecorder, "targets", property(swapped_halves))
+        shared().load_weights(*make_push(model, version=60))
+        assert engine._places is None
+    again = make_model("gpt2", seed=10)
+    shared().load_weights(*make_push(again, version=61))
+    assert engine._places is None
+    assert largest_difference(shared(), again) < 1e-4
+    engine._seen = None
+
+
+def swapped_halves(recorder: LoadRecorder) -> list[Target]:
+    """Recorded moves, of which one says that a weight's two halves lie the other way round."""
+    found = [target for target in recorder._targets.values() if target.moves]
+    index = next(i for i, target in enumerate(found) if target.name == "weight" and i > 2)
+    move = found[index].moves[0]
+    half = move.here.size[0] // 2
+    there = move.there._replace(size=(half, *move.there.size[1:]))
+    here = move.here._replace(size=(half, *move.here.size[1:]))
+    later = [part._replace(offset=part.offset + half * part.stride[0]) for part in (there, here)]
+    moves = [Move(move.sent, there, later[1]), Move(move.sent, later[0], here)]
+    found[index] = found[index]._replace(moves=moves[::-1])
+    return found
 
 
 @pytest.mark.engine
@@ -171,49 +234,50 @@ def test_bfloat16_weights_arrive_unchanged():
     model = make_model("gpt2", seed=5).bfloat16()
     rounded = make_model("gpt2", seed=5)
     rounded.load_state_dict(model.state_dict())
-    tensors, buffer = packed_weights(model.state_dict())
+    tensors, parts = packed_weights(model.state_dict())
     manifest = replace(
         make_push(rounded, version=shared().weight_version)[0],
         tensors=tensors,
-        nbytes=buffer.nbytes,
-        checksum=make_push(rounded, 0, dict(model.state_dict()))[0].checksum,
+        nbytes=sum(part.nbytes for part in parts),
+        checksum=checksum(parts),
     )
     assert {spec.dtype for spec in manifest.tensors} == {"bfloat16"}
-    assert shared().load_weights(manifest, buffer).probe_difference < 1e-4
+    for _ in range(2):  # by the loader, then by the short way
+        assert shared().load_weights(manifest, parts).probe_difference < 1e-4
 
 
-def without_head(model: PreTrainedModel) -> tuple[WeightManifest, np.ndarray]:
+def without_head(model: PreTrainedModel) -> Push:
     state = {k: v for k, v in model.state_dict().items() if k != "lm_head.weight"}
     return make_push(model, 20, state)
 
 
-def stale_head(model: PreTrainedModel) -> tuple[WeightManifest, np.ndarray]:
+def stale_head(model: PreTrainedModel) -> Push:
     old = make_model("gpt2", seed=1).state_dict()["lm_head.weight"]
     return make_push(model, 20, {**model.state_dict(), "lm_head.weight": old})
 
 
-def stale_layer(model: PreTrainedModel) -> tuple[WeightManifest, np.ndarray]:
+def stale_layer(model: PreTrainedModel) -> Push:
     name = "transformer.h.1.mlp.c_proj.weight"
     old = make_model("gpt2", seed=1).state_dict()[name]
     return make_push(model, 20, {**model.state_dict(), name: old})
 
 
-def flipped_byte(model: PreTrainedModel) -> tuple[WeightManifest, np.ndarray]:
-    manifest, buffer = make_push(model, 20)
-    buffer[1234] ^= 1
-    return manifest, buffer
+def flipped_byte(model: PreTrainedModel) -> Push:
+    manifest, parts = make_push(model, 20)
+    parts[0][1234] ^= 1
+    return manifest, parts
 
 
-def wrong_shape(model: PreTrainedModel) -> tuple[WeightManifest, np.ndarray]:
+def wrong_shape(model: PreTrainedModel) -> Push:
     name = "transformer.h.0.mlp.c_fc.weight"
     return make_push(model, 20, {**model.state_dict(), name: model.state_dict()[name].T})
 
 
-def older_version(model: PreTrainedModel) -> tuple[WeightManifest, np.ndarray]:
+def older_version(model: PreTrainedModel) -> Push:
     return make_push(model, 9)
 
 
-def not_finite(model: PreTrainedModel) -> tuple[WeightManifest, np.ndarray]:
+def not_finite(model: PreTrainedModel) -> Push:
     bias = torch.full_like(model.state_dict()["transformer.ln_f.bias"], torch.nan)
     return make_push(model, 20, {**model.state_dict(), "transformer.ln_f.bias": bias})
 
@@ -232,7 +296,7 @@ def not_finite(model: PreTrainedModel) -> tuple[WeightManifest, np.ndarray]:
     ],
 )
 def test_a_bad_push_is_an_error_and_nothing_is_generated_until_a_good_one(
-    make_bad: Callable[[PreTrainedModel], tuple[WeightManifest, np.ndarray]], message: str
+    make_bad: Callable[[PreTrainedModel], Push], message: str
 ):
     sampler = shared()
     sampler.weight_version = 0  # so that the tests may run in any order
@@ -263,16 +327,16 @@ def test_an_older_snapshot_returns_when_it_is_asked_to():
 @pytest.mark.engine
 def test_a_push_that_fails_half_way_leaves_an_engine_that_can_be_repaired():
     sampler, model = shared(), make_model("gpt2", seed=6)
-    manifest, buffer = make_push(model, version=30)
+    manifest, parts = make_push(model, version=30)
     shapes = {spec.name: tuple(spec.shape) for spec in manifest.tensors}
     name = "transformer.h.1.attn.c_attn.weight"
     shapes[name] = shapes[name][::-1]
     bent = tuple(spec._replace(shape=shapes[spec.name]) for spec in manifest.tensors)
     sampler._expected, kept = shapes, sampler._expected  # past the first check, into vLLM's loader
     with pytest.raises(WeightSyncError, match="refused weight push 30"):
-        sampler.load_weights(replace(manifest, tensors=bent), buffer)
+        sampler.load_weights(replace(manifest, tensors=bent), parts)
     sampler._expected = kept
-    sampler.load_weights(manifest, buffer)
+    sampler.load_weights(manifest, parts)
     assert largest_difference(sampler, model) < 1e-4
 
 

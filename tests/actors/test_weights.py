@@ -1,18 +1,20 @@
 """What a sampler checks of a push without an engine."""
 
-import hashlib
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import xxhash
 
 from actors.weights import (
-    byte_ranges,
+    by_name,
+    check_parts,
     check_probe,
+    check_received,
     check_tensors,
-    check_transport,
     check_version,
     checksum,
+    start_checksum,
 )
 from configs.errors import WeightSyncError
 from configs.wire import TensorSpec, WeightManifest
@@ -20,8 +22,8 @@ from configs.wire import TensorSpec, WeightManifest
 SHAPES = {"embed": (3, 2), "lm_head": (3, 2)}
 
 
-def make_push() -> tuple[WeightManifest, np.ndarray]:
-    buffer = np.arange(36, dtype=np.uint8)
+def make_push() -> tuple[WeightManifest, list[np.ndarray]]:
+    whole = np.arange(36, dtype=np.uint8)
     manifest = WeightManifest(
         version=7,
         tensors=(
@@ -29,31 +31,49 @@ def make_push() -> tuple[WeightManifest, np.ndarray]:
             TensorSpec("lm_head", (3, 2), "bfloat16"),
         ),
         nbytes=36,
-        checksum=hashlib.blake2b(bytes(range(36)), digest_size=16).hexdigest(),
+        checksum=xxhash.xxh3_128_hexdigest(bytes(range(36))),
         probe_ids=np.array([1, 2, 3], np.int32),
         probe_logprobs=np.array([-1.0, -2.0], np.float32),
         probe_tolerance=1e-3,
     )
-    return manifest, buffer
+    return manifest, [whole[:24], whole[24:]]
 
 
 def test_an_intact_push_passes_every_check():
-    manifest, buffer = make_push()
+    manifest, parts = make_push()
     check_version(manifest, held=6)
     check_tensors(manifest, SHAPES)
-    check_transport(manifest, buffer)
+    check_parts(manifest, parts)
+    check_received(manifest, start_checksum(parts).result())
     difference = check_probe(manifest, np.array([-1.0, -2.0005], np.float32))
     assert difference == pytest.approx(0.0005, rel=1e-3)
 
 
-def test_the_checksum_is_blake2b_of_sixteen_bytes():
-    empty = np.empty(0, np.uint8)
-    assert checksum(empty) == "cae66941d9efbd404e4d88758ea67670"
+def test_the_checksum_is_xxh3_of_sixteen_bytes():
+    assert checksum([]) == "99aa06d3014798d86001c324468d497f"
 
 
-def test_tensors_lie_one_after_the_other():
-    manifest, _ = make_push()
-    assert [where for _, where in byte_ranges(manifest.tensors)] == [slice(0, 24), slice(24, 36)]
+def test_a_tied_tensor_has_the_bytes_of_its_first_name():
+    manifest, parts = make_push()
+    tied = manifest.tensors[0]._replace(name="tied", same_as="embed")
+    found = [(spec.name, part) for spec, part in by_name((*manifest.tensors, tied), parts)]
+    assert [name for name, _ in found] == ["embed", "lm_head", "tied"]
+    assert found[0][1] is found[2][1] is parts[0] and found[1][1] is parts[1]
+    check_parts(replace(manifest, tensors=(*manifest.tensors, tied)), parts)
+
+
+@pytest.mark.parametrize(
+    "tied",
+    [
+        TensorSpec("tied", (3, 2), "float32", same_as="nothing"),
+        TensorSpec("tied", (2, 3), "float32", same_as="embed"),
+        TensorSpec("tied", (3, 2), "bfloat16", same_as="embed"),
+    ],
+)
+def test_a_second_name_is_of_an_earlier_tensor_of_its_shape(tied: TensorSpec):
+    manifest, parts = make_push()
+    with pytest.raises(WeightSyncError, match="has tied as another name of"):
+        check_parts(replace(manifest, tensors=(*manifest.tensors, tied)), parts)
 
 
 def test_the_same_version_may_come_twice_and_an_older_one_may_not():
@@ -81,39 +101,49 @@ def test_missing_unknown_and_misshapen_tensors_are_named(tensors, message):
 
 @pytest.mark.parametrize("byte", [0, 17, 35])
 def test_a_flipped_bit_anywhere_is_found(byte):
-    manifest, buffer = make_push()
-    buffer[byte] ^= 1
+    manifest, parts = make_push()
+    parts[byte // 24][byte % 24] ^= 1
+    check_parts(manifest, parts)
     with pytest.raises(WeightSyncError, match="damaged on its way"):
-        check_transport(manifest, buffer)
+        check_received(manifest, checksum(parts))
 
 
-def test_a_short_buffer_is_found_before_its_checksum_is_taken():
-    manifest, buffer = make_push()
+def test_a_short_part_is_found_before_it_is_loaded():
+    manifest, parts = make_push()
     with pytest.raises(WeightSyncError, match="came with 35 bytes"):
-        check_transport(manifest, buffer[:-1])
+        check_parts(manifest, [parts[0], parts[1][:-1]])
+
+
+def test_bytes_that_are_cut_elsewhere_are_found():
+    manifest, parts = make_push()
+    whole = np.concatenate(parts)
+    with pytest.raises(WeightSyncError, match="36 bytes in 2 parts"):
+        check_parts(manifest, [whole[:12], whole[12:]])
+    with pytest.raises(WeightSyncError, match="36 bytes in 1 parts"):
+        check_parts(manifest, [whole])
 
 
 def test_a_manifest_that_describes_other_sizes_is_found():
-    manifest, buffer = make_push()
+    manifest, parts = make_push()
     specs = (manifest.tensors[0], TensorSpec("lm_head", (3, 2), "float32"))
-    with pytest.raises(WeightSyncError, match="its tensors take 48"):
-        check_transport(replace(manifest, tensors=specs), buffer)
+    with pytest.raises(WeightSyncError, match="its 2 tensors take 48"):
+        check_parts(replace(manifest, tensors=specs), parts)
 
 
 @pytest.mark.parametrize(
-    "buffer", [np.zeros(9, np.float32), np.zeros((6, 6), np.uint8), np.zeros(72, np.uint8)[::2]]
+    "part", [np.zeros(9, np.float32), np.zeros((6, 6), np.uint8), np.zeros(72, np.uint8)[::2]]
 )
-def test_only_a_flat_byte_buffer_is_taken(buffer):
-    manifest, _ = make_push()
-    with pytest.raises(WeightSyncError, match="not as one flat byte buffer"):
-        check_transport(manifest, buffer)
+def test_only_flat_bytes_are_taken(part):
+    manifest, parts = make_push()
+    with pytest.raises(WeightSyncError, match="not as flat arrays of bytes"):
+        check_parts(manifest, [parts[0], part])
 
 
 def test_a_dtype_that_does_not_travel_is_named():
-    manifest, buffer = make_push()
+    manifest, parts = make_push()
     specs = (*manifest.tensors, TensorSpec("mask", (0,), "bool"))
     with pytest.raises(WeightSyncError, match="has mask as bool"):
-        check_transport(replace(manifest, tensors=specs), buffer)
+        check_parts(replace(manifest, tensors=specs), parts)
 
 
 @pytest.mark.parametrize("value", [-2.01, np.nan, -np.inf])

@@ -2,7 +2,6 @@
 
 import json
 import shlex
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,10 @@ from configs.errors import DpkdError
 from configs.load import load
 from configs.monitoring import MonitoringConfig
 from configs.run import RunConfig
-from orchestration.role_counts import reserved, role_counts
+from orchestration.role_counts import role_counts
 from orchestration.role_metrics import PORT_STEPS
+from orchestration.room import no_room
+from tests.deploy.command_lines import command_of, parsed
 from tests.deploy.manifests import Manifest, of_kind, one, pod_templates, ports_of
 
 METRICS_PATH = "/metrics"
@@ -40,11 +41,11 @@ def code_complaints(manifests: list[Manifest], folder: Path) -> list[str]:
 
 def configured(manifests: list[Manifest], folder: Path) -> RunConfig:
     """The configuration that the entrypoint makes, read as the real command reads it."""
-    words = shlex.split(one(manifests, "RayJob")["spec"]["entrypoint"])
-    if words[:3] != ["python", "-m", "orchestration.run"]:
-        raise DpkdError(f"{' '.join(words[:3])} is not python -m orchestration.run")
-    recipe, *overrides = words[3:]
-    path = folder / Path(recipe).name
+    module, words = command_of(one(manifests, "RayJob")["spec"]["entrypoint"])
+    if module != "orchestration.run":
+        raise DpkdError(f"{module} is not python -m orchestration.run")
+    _, recipe, overrides = parsed(module, words)
+    path = folder / Path(recipe or "").name
     for config_map in of_kind(manifests, "ConfigMap"):
         if path.name in config_map["data"]:
             path.write_text(config_map["data"][path.name])
@@ -152,18 +153,20 @@ def _unselected(selector: dict[str, Any], job: Manifest, who: str) -> Iterator[s
 
 
 def _resources(job: Manifest, config: RunConfig) -> Iterator[str]:
-    """Whether the groups together have what the roles reserve."""
-    there: Counter[str] = Counter()
-    for group in job["spec"]["rayClusterSpec"]["workerGroupSpecs"]:
-        requests = group["template"]["spec"]["containers"][0]["resources"]["requests"]
-        offer = {"CPU": float(requests["cpu"]), "GPU": float(requests.get("nvidia.com/gpu", 0))}
-        custom = group["rayStartParams"].get("resources", "'{}'")
-        # As a shell gets it: quoted once for Ray's command line.
-        offer |= json.loads(yaml.safe_load(custom))
-        there.update({name: amount * group["replicas"] for name, amount in offer.items()})
-    asked: Counter[str] = Counter()
-    for amounts in reserved(config.cluster, role_counts(config)).values():
-        asked.update(amounts)
-    for name, amount in asked.items():
-        if amount > there[name]:
-            yield f"the recipe asks for {amount:g} {name}, the groups have {there[name]:g}"
+    """Whether the groups' pods have places for all roles, as the run asks of Ray's nodes."""
+    pods = [pod for group in _groups(job) for pod in [_offer(group)] * group["replicas"]]
+    if why := no_room(config.cluster, role_counts(config), pods):
+        yield f"the groups cannot hold {why}"
+
+
+def _groups(job: Manifest) -> list[Manifest]:
+    return job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+
+
+def _offer(group: Manifest) -> tuple[str, dict[str, float]]:
+    """What one pod of a group is to Ray."""
+    requests = group["template"]["spec"]["containers"][0]["resources"]["requests"]
+    custom = group["rayStartParams"].get("resources", "'{}'")
+    offer = {"CPU": float(requests["cpu"]), "GPU": float(requests.get("nvidia.com/gpu", 0))}
+    # As a shell gets it: quoted once for Ray's command line.
+    return f"a pod of {group['groupName']}", offer | json.loads(yaml.safe_load(custom))

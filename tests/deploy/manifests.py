@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -25,11 +26,17 @@ def _kustomized(folder: Path) -> str:
     return kustomize(folder)
 
 
+def kubectl() -> str | None:
+    """The one that `make setup` installs, else the machine's; None: there is none."""
+    beside = Path(sys.executable).with_name("kubectl")
+    return str(beside) if beside.is_file() else shutil.which("kubectl")
+
+
 def kustomize(folder: Path) -> str:
-    if not shutil.which("kubectl"):
-        pytest.skip("kubectl is not installed: it builds the overlays")
+    if not (command := kubectl()):
+        pytest.skip("kubectl is not installed (make setup does it): it builds the overlays")
     done = subprocess.run(
-        ["kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=False
+        [command, "kustomize", str(folder)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert not done.stderr, done.stderr

@@ -73,6 +73,38 @@ def _start_parameters(cluster: Manifest) -> Iterator[tuple[str, Manifest]]:
         yield group["groupName"], group.get("rayStartParams", {})
 
 
+OPERATORS = {
+    "Helm": {
+        "app.kubernetes.io/name": "kuberay-operator",
+        "app.kubernetes.io/component": "kuberay-operator",
+    },
+    "an old Helm": {"app.kubernetes.io/name": "kuberay-operator"},
+    "kustomize": {
+        "app.kubernetes.io/name": "kuberay",
+        "app.kubernetes.io/component": "kuberay-operator",
+    },
+}
+"""Labels of the operator's pods, by what installed it (helm-chart/ and ray-operator/config/manager
+of KubeRay)."""
+
+
+def operator_complaints(policies: list[Manifest]) -> list[str]:
+    """Return which installations of the operator no policy lets in to the dashboard."""
+    let_in = [
+        peer["podSelector"]["matchLabels"].items()
+        for policy in policies
+        for rule in policy["spec"].get("ingress", [])
+        for peer in rule["from"]
+        # In whatever namespace it is.
+        if peer.get("namespaceSelector") == {} and 8265 in {port["port"] for port in rule["ports"]}
+    ]
+    return [
+        f"no NetworkPolicy lets in the operator that {who} installs"
+        for who, labels in OPERATORS.items()
+        if not any(wanted <= labels.items() for wanted in let_in)
+    ]
+
+
 def pod_complaints(job: Manifest) -> list[str]:
     """Return what a restricted namespace would refuse, and what we do not want in a pod."""
     return [
@@ -119,8 +151,8 @@ def _memory(spec: Manifest, container: Manifest) -> Iterator[str]:
         yield "has no memory limit"
         return
     shared = [each["emptyDir"] for each in spec["volumes"] if "emptyDir" in each]
-    held = sum(_bytes(each["sizeLimit"]) for each in shared if each.get("medium") == "Memory")
-    if held > _bytes(limit) / 2:
+    held = sum(memory_of(each["sizeLimit"]) for each in shared if each.get("medium") == "Memory")
+    if held > memory_of(limit) / 2:
         yield "more than half of its memory limit may go into /dev/shm"
 
 
@@ -140,6 +172,7 @@ def _end(template: Manifest) -> Iterator[str]:
         yield "is killed before the driver has had its time to save"
 
 
-def _bytes(quantity: Any) -> float:
+def memory_of(quantity: Any) -> float:
+    """A quantity of memory in bytes."""
     number, unit = str(quantity)[:-2], str(quantity)[-2:]
     return float(number) * {"Mi": 2.0**20, "Gi": 2.0**30}[unit]

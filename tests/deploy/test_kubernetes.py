@@ -1,6 +1,7 @@
 """Every overlay is taken by the API servers, KubeRay, a restricted namespace, and our code."""
 
 import copy
+import re
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,12 @@ from tests.deploy.manifests import (
     one,
     pod_templates,
 )
-from tests.deploy.operator_rules import job_complaints, pod_complaints
+from tests.deploy.operator_rules import (
+    job_complaints,
+    memory_of,
+    operator_complaints,
+    pod_complaints,
+)
 from tests.deploy.schemas import CRDS, schema_complaints
 
 
@@ -33,6 +39,7 @@ def complaints(manifests: list[Manifest], folder: Path) -> list[str]:
         *(complaint for manifest in manifests for complaint in schema_complaints(manifest)),
         *job_complaints(job),
         *pod_complaints(job),
+        *operator_complaints(of_kind(manifests, "NetworkPolicy")),
         *code_complaints(manifests, folder),
     ]
 
@@ -81,6 +88,59 @@ def test_a_job_may_wait_in_a_queue_of_kueue(tmp_path):
     assert job["metadata"]["labels"] == {"kueue.x-k8s.io/queue-name": "dpkd"}
     assert job["spec"]["suspend"] is True
     assert complaints(manifests, tmp_path) == []
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_two_runs_from_copies_have_nothing_in_common(overlay, tmp_path):
+    """As deploy/README.md has it: a copy of an overlay, another namespace, another recipe."""
+    deploy = tmp_path / "deploy"
+    shutil.copytree(DEPLOY, deploy)
+    runs = {}
+    for name in ("one", "two"):
+        copied = deploy / "overlays" / name
+        shutil.copytree(DEPLOY / "overlays" / overlay, copied)
+        settings = copied / "kustomization.yaml"
+        settings.write_text(settings.read_text().replace("namespace: dpkd", f"namespace: {name}"))
+        recipe = copied / "recipe.yaml"
+        recipe.write_text(re.sub(r"^name: .*", f"name: {name}", recipe.read_text(), flags=re.M))
+        runs[name] = list(yaml.safe_load_all(kustomize(copied)))
+    for name, manifests in runs.items():
+        assert complaints(manifests, tmp_path) == []
+        assert configured(manifests, tmp_path).name == name
+        assert one(manifests, "Namespace")["metadata"]["name"] == name
+        others = [each for each in manifests if each["kind"] != "Namespace"]
+        assert {each["metadata"]["namespace"] for each in others} == {name}
+        assert pods_of_other_namespaces(manifests) == []
+
+
+def pods_of_other_namespaces(manifests: list[Manifest]) -> list[str]:
+    """Policies that let a run's pods and those of another namespace reach each other."""
+    return [
+        policy["metadata"]["name"]
+        for policy in of_kind(manifests, "NetworkPolicy")
+        for rule in (*policy["spec"].get("ingress", []), *policy["spec"].get("egress", []))
+        for peer in rule.get("from", rule.get("to"))
+        if "namespaceSelector" in peer
+        and peer.get("podSelector", {}).get("matchLabels", {}).get("app.kubernetes.io/name")
+        == "dpkd"
+    ]
+
+
+def test_the_demo_asks_for_what_its_document_says(tmp_path):
+    """Of the scheduler: what containers request, the submitter's included."""
+    asked = [
+        template["spec"]["containers"][0]["resources"]["requests"]
+        for _, template in pod_templates(one(built("cpu-demo"), "RayJob"))
+    ]
+    cores = sum(_cores(each["cpu"]) for each in asked)
+    memory = sum(memory_of(each["memory"]) for each in asked) / 2**30
+    assert (cores, memory) == (2.6, 12.5)
+    said = " ".join((DEPLOY / "README.md").read_text().split())
+    assert f"its pods request {cores:g} cores and {memory:g} GiB" in said
+
+
+def _cores(quantity: str) -> float:
+    return float(quantity[:-1]) / 1000 if quantity.endswith("m") else float(quantity)
 
 
 def test_the_dockerfile_has_nothing_to_complain_of():
@@ -251,13 +311,25 @@ PLANTED: dict[str, tuple[Spoil, str]] = {
         "exporters answer /metrics",
     ),
     "a network that keeps Prometheus out": (_closed, "no NetworkPolicy lets port 9108 in"),
+    "a network that keeps the operator out": (
+        lambda m: one(m, "NetworkPolicy", "dpkd-operator")["spec"]["ingress"][0]["from"].pop(),
+        "no NetworkPolicy lets in the operator that kustomize installs",
+    ),
+    "an option that is none": (
+        lambda m: job(m).update(entrypoint=job(m)["entrypoint"] + " --dryrun"),
+        "unrecognized arguments: --dryrun",
+    ),
     "a label that nobody selects": (
         lambda m: head(m)["metadata"]["labels"].update({"app.kubernetes.io/name": "other"}),
         "does not select the pods of head",
     ),
     "more than the groups have": (
         lambda m: _edit(m, "custom: {sampler: 1}", "custom: {sampler: 2}"),
-        "the recipe asks for 8 sampler, the groups have 4",
+        "sampler: 8 asked, 4 there",
+    ),
+    "more than one pod has": (
+        lambda m: _edit(m, "teacher: {cpus: 1,", "teacher: {cpus: 12,"),
+        "of which a pod of teacher comes nearest (CPU: 12 asked, 8 there)",
     ),
 }
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from orchestration.gathering import gather
+from orchestration.scale import main as scale
 from orchestration.verify import main as verify
 from tests.e2e.ray_nodes import RAY, RayNode
 from tests.e2e.tiny import ROOT, TINY
@@ -69,6 +71,8 @@ class Jobs:
 
 def scraped_step(status: dict[str, Any]) -> float:
     """The step that a run's exporter tells."""
+    if not status["metrics_url"]:
+        return 0
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         text = opener.open(status["metrics_url"], timeout=5).read().decode()
@@ -88,7 +92,21 @@ def test_a_submitted_job_runs_from_an_uploaded_working_directory(tmp_path):
     assert summary["weight_sync"]["verified"] is True
 
 
-def test_one_of_two_jobs_is_stopped_goes_on_and_loses_nothing(tmp_path):
+NO_GRACE = ("--runtime-env-json", '{"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "0"}}')
+"""Ray's SIGKILL follows at once: no driver comes to its end in such a grace."""
+
+
+def assert_told_as_killed(run: Path) -> None:
+    """No last word is in the run folder, and nobody takes the run for one that goes on."""
+    deadline = time.monotonic() + 30
+    while gather(run).state == "running" and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert json.loads((run / "status.json").read_text())["state"] == "running", "no time for it"
+    assert gather(run).state == "crashed"
+    assert scale([str(run), "2"]) == 2
+
+
+def test_one_of_two_jobs_is_stopped_goes_on_is_killed_goes_on_and_loses_nothing(tmp_path):
     """Without a working directory and without tokens; the package is installed."""
     no_wait = ("--no-wait", "--submission-id")
     with RayNode(tmp_path / "head.log", cpus=4, auth="disabled") as head:
@@ -101,10 +119,16 @@ def test_one_of_two_jobs_is_stopped_goes_on_and_loses_nothing(tmp_path):
         jobs.stop("first")
         stopped = jobs.wait("long", lambda status: status["state"] == "stopped")
         assert stopped["reason"] == "SIGTERM" and stopped["exit_code"] == 143
-        steps = stopped["step"] + 4
+        often = ("learner.steps=5000", "checkpoint.every=2", "resume=auto")
+        jobs.submit("long", *often, options=(*no_wait, "third", *NO_GRACE))
+        jobs.wait("long", lambda status: scraped_step(status) >= stopped["step"] + 5)
+        jobs.stop("third")
+        assert_told_as_killed(tmp_path / "runs" / "long")
+        steps = jobs.read("long", "status.json")["step"] + 4
         jobs.submit("long", f"learner.steps={steps}", "resume=auto")
     summary = jobs.read("long", "summary.json")
-    assert (summary["steps"], summary["resumed_at"]) == (steps, stopped["step"])
+    assert summary["steps"] == steps
+    assert stopped["step"] + 2 <= summary["resumed_at"] < steps, "from a checkpoint of the killed"
     for name, made in (("long", steps), ("short", 5)):
         assert jobs.read(name, "summary.json")["ledger"] == {
             "issued": 8 * made,

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from actors.weights import byte_ranges
+from actors.weights import by_name, check_parts, check_received, checksum
 from configs.packing import pack
 from configs.run import RunConfig
 from configs.wire import PreferenceTuple, WeightManifest
@@ -59,17 +59,20 @@ def learn_and_publish(worker: LearnerWorker, config: RunConfig) -> Learned:
     return Learned(values, received(worker.publish_weights()))
 
 
-def received(published: tuple[WeightManifest, np.ndarray] | None) -> dict[str, np.ndarray]:
+def received(published: tuple[WeightManifest, list[np.ndarray]] | None) -> dict[str, np.ndarray]:
     """Return the tensors of a push by name, raised to float32; none where none was published."""
     if published is None:
         return {}
-    manifest, buffer = published
-    places = list(byte_ranges(manifest.tensors))
-    assert places[-1][1].stop == manifest.nbytes == buffer.nbytes
-    whole = torch.from_numpy(buffer)
+    manifest, parts = published
+    check_parts(manifest, parts)
+    check_received(manifest, checksum(parts))
     return {
-        spec.name: whole[place].view(getattr(torch, spec.dtype)).view(spec.shape).float().numpy()
-        for spec, place in places
+        spec.name: torch.from_numpy(part)
+        .view(getattr(torch, spec.dtype))
+        .view(spec.shape)
+        .float()
+        .numpy()
+        for spec, part in by_name(manifest.tensors, parts)
     }
 
 

@@ -91,23 +91,37 @@ def test_collate_puts_every_token_where_it_belongs() -> None:
         PAIR,
         teacher_first=[np.zeros(5, np.float32)] * 2,
     )
-    assert batch.input_ids_RL.tolist() == [
-        [11, 12, 13, 0],
-        [21, 22, 23, 24],
-        [11, 12, 14, 15],
-        [21, 25, 0, 0],
-    ]
-    assert batch.positions_N.tolist() == [1, 4, 5, 6, 9, 10, 12]
-    next_ids_N = batch.input_ids_RL.flatten()[batch.positions_N + 1]
-    assert batch.unflatten(next_ids_N).tolist() == [
+    # Both prompts once, and of each response all but its last token.
+    assert batch.ids_U.tolist() == [11, 12, 14, 21, 22, 23]
+    assert batch.packing.position_U.tolist() == [0, 1, 2, 0, 1, 2]
+    assert [
+        batch.ids_U[tokens][:length].tolist()
+        for tokens, length in zip(batch.packing.token_RL, [2, 3, 3, 1], strict=True)
+    ] == [[11, 12], [21, 22, 23], [11, 12, 14], [21]]
+    assert batch.packing.token_RL.flatten()[batch.packing.place_U].tolist() == [0, 1, 2, 3, 4, 5]
+    assert batch.ids_U[batch.predicting_N].tolist() == [12, 21, 22, 23, 12, 14, 21]
+    assert batch.unflatten(batch.targets_N).tolist() == [
         [[13, 0, 0], [22, 23, 24]],
         [[14, 15, 0], [25, 0, 0]],
     ]
     assert batch.lengths_SB.tolist() == [[1, 3], [2, 1]]
     assert batch.teacher_logprobs_SBT[1].tolist() == [[-2, -3, 0], [-9, 0, 0]]
     assert batch.behaviour_logprobs_SBT[1].tolist() == [[-4, -5, 0], [-10, 0, 0]]
-    assert batch.first_positions_B is not None
-    assert batch.first_positions_B.tolist() == [1, 4]
+    assert batch.first_B is not None
+    assert batch.ids_U[batch.first_B].tolist() == [12, 21]
+
+
+def test_prompts_are_shared_only_where_they_are_the_same() -> None:
+    first = [Segment(ids(1, 2), ids(3, 4)), Segment(ids(1, 2), ids(5)), Segment(ids(6), ids(7, 8))]
+    second = [Segment(ids(1, 2), ids(3)), Segment(ids(1, 2), ids(4)), Segment(ids(1, 2), ids(5))]
+    asked = Asked(("teacher", "student", "document"))
+    batch = collate([first, second], asked)
+    assert batch.ids_U.tolist() == [1, 2, 3, 6, 7, 1, 2], "a tuple's own, not another tuple's"
+    apart = collate([first, second], asked, share_prompts=False)
+    assert len(apart.ids_U) == 3 + 2 + 2 + 2 + 2 + 2
+    for each in (batch, apart):
+        assert each.targets_N.tolist() == [3, 4, 3, 5, 4, 7, 8, 5]
+        assert each.ids_U[each.predicting_N].tolist() == [2, 3, 2, 2, 2, 6, 7, 2]
 
 
 def test_unflatten_passes_gradients_to_each_token() -> None:
@@ -217,8 +231,9 @@ def test_draws_of_actions_belong_to_the_use_of_a_prompt() -> None:
         ):
             assert batch.uniforms_2M is not None
             rows = batch.uniforms_2M.split(batch.lengths_SB[0].int().tolist(), dim=1)
-            for row, ids_L in zip(rows, batch.input_ids_RL, strict=True):
-                seen[-1][tuple(ids_L[ids_L > 0].tolist())] = row.tolist()
+            targets = batch.targets_N.split(batch.lengths_SB[0].int().tolist())
+            for row, target_T in zip(rows, targets, strict=True):
+                seen[-1][tuple(target_T.tolist())] = row.tolist()
     whole, cut_up, other_rank = seen
     assert whole == cut_up and len(whole) == 5
     assert other_rank.items() <= whole.items() and other_rank

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,52 +12,113 @@ from configs.errors import ConfigError
 from configs.objective import DpkdConfig
 from configs.objectives.divergence import KdConfig
 from learner import response_head
-from learner.batch import MicroBatch
+from learner.batch import MicroBatch, collate
 from learner.cut import micro_batches
 from learner.logprobs import ResponseScorer, disable_dropout, prove_scorer
 from learner.response_head import StudentScores
-from learner.segments import Asked
+from learner.segments import Asked, Segment, segment
 from tests.learner.learner_builders import (
     FAMILIES,
+    VOCABULARY,
     preference_tuples,
     small_model,
     tuples_for,
 )
 
-
-def batch_of(pairs: int = 5) -> MicroBatch:
-    (batch,) = micro_batches(
-        preference_tuples(pairs), Asked(("teacher", "student")), rank=0, ranks=1, token_budget=10**6
-    )
-    return batch
+PAIR = Asked(("teacher", "student"))
 
 
-def naive_logprobs(model: nn.Module, batch: MicroBatch) -> tuple[Tensor, Tensor]:
-    """Return the same two answers from the logits of whole sequences."""
-    logits = model(input_ids=batch.input_ids_RL).logits.log_softmax(-1).flatten(0, 1)
-    targets_N = batch.input_ids_RL.flatten()[batch.positions_N + 1]
-    return logits[batch.positions_N, targets_N], logits[batch.first_positions_B]
+def segments_of(pairs: int) -> list[list[Segment]]:
+    return [[segment(item, role) for role in PAIR.roles] for item in preference_tuples(pairs)]
+
+
+def batch_of(pairs: int = 5, *, share_prompts: bool = True) -> MicroBatch:
+    first = [np.zeros(VOCABULARY, np.float32)] * pairs
+    return collate(segments_of(pairs), PAIR, teacher_first=first, share_prompts=share_prompts)
+
+
+def naive_logprobs(model: nn.Module, pairs: int = 5) -> tuple[Tensor, Tensor]:
+    """Return the same two answers from the logits of whole sequences, one after the other."""
+    expected, first = [], []
+    for side in range(2):
+        for row in segments_of(pairs):
+            context, target = (torch.from_numpy(ids).long() for ids in row[side][:2])
+            logits_LV = model(input_ids=torch.cat([context, target])[None]).logits[0]
+            logprobs_TV = logits_LV.log_softmax(-1)[len(context) - 1 : -1]
+            expected.append(logprobs_TV.gather(1, target[:, None])[:, 0])
+            first.append(logprobs_TV[0])
+    return torch.cat(expected), torch.stack(first[:pairs])
 
 
 def scores_of(scorer: ResponseScorer, batch: MicroBatch) -> StudentScores:
     return StudentScores(*scorer(**batch.inputs))
 
 
+@pytest.mark.parametrize("packs", [True, False])
+@pytest.mark.parametrize("share_prompts", [True, False])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_chunked_logprobs_equal_the_naive_ones_in_value_and_gradient(family: str) -> None:
-    model, batch = small_model(family), batch_of()
-    scores = scores_of(ResponseScorer(model, chunk_tokens=16), batch)
-    weight_N = torch.linspace(-1, 1, len(scores.logprobs_N))
-    (scores.logprobs_N * weight_N).mean().backward()
-    actual = {name: parameter.grad for name, parameter in model.named_parameters()}
-    model.zero_grad()
-    expected_N, expected_BV = naive_logprobs(model, batch)
+def test_packed_and_chunked_logprobs_equal_the_naive_ones_in_value_and_gradient(
+    family: str, share_prompts: bool, packs: bool
+) -> None:
+    model = small_model(family)
+    expected_N, expected_BV = naive_logprobs(model)
+    weight_N = torch.linspace(-1, 1, len(expected_N))
     (expected_N * weight_N).mean().backward()
+    expected = {name: parameter.grad for name, parameter in model.named_parameters()}
+    model.zero_grad()
+    scorer = ResponseScorer(model, logits_at_once=16 * VOCABULARY)
+    assert scorer.packs
+    scorer.packs = packs
+    scores = scores_of(scorer, batch_of(share_prompts=share_prompts))
+    (scores.logprobs_N * weight_N).mean().backward()
 
     torch.testing.assert_close(scores.logprobs_N, expected_N, atol=1e-5, rtol=0)
     torch.testing.assert_close(scores.first_BV, expected_BV.detach(), atol=1e-5, rtol=0)
     for name, parameter in model.named_parameters():
-        torch.testing.assert_close(actual[name], parameter.grad, atol=1e-5, rtol=0, msg=name)
+        torch.testing.assert_close(expected[name], parameter.grad, atol=1e-5, rtol=0, msg=name)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_recomputed_activations_are_those_of_the_packed_sequences(family: str) -> None:
+    gradients = []
+    for recompute in (False, True):
+        model = small_model(family).train()
+        disable_dropout(model)
+        if recompute:
+            model.gradient_checkpointing_enable()
+        scorer = ResponseScorer(model, logits_at_once=16 * VOCABULARY)
+        scores_of(scorer, batch_of()).logprobs_N.mean().backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    torch.testing.assert_close(*gradients)
+
+
+def test_a_model_with_windows_or_attention_of_its_own_computes_on_padded_rows() -> None:
+    window = small_model("qwen2", use_sliding_window=True, sliding_window=4, max_window_layers=0)
+    assert not ResponseScorer(window, logits_at_once=1).packs
+    eager = small_model("llama", attn_implementation="eager")
+    assert not ResponseScorer(eager, logits_at_once=1).packs
+
+
+def test_a_model_that_does_not_listen_to_a_packing_is_found_out() -> None:
+    model = small_model("gpt2")
+    scorer = ResponseScorer(model, logits_at_once=16 * VOCABULARY)
+    model.config._attn_implementation = "sdpa"  # its attention sees one long row
+    assert scorer.packs
+    prove_scorer(scorer)
+    assert not scorer.packs
+    expected_N, _ = naive_logprobs(model)
+    actual_N = scores_of(scorer, batch_of()).logprobs_N
+    torch.testing.assert_close(actual_N, expected_N, atol=1e-5, rtol=0)
+
+
+def test_a_packed_row_knows_its_model_alone() -> None:
+    """Two models in a process, as a student and a reference: neither hears of the other."""
+    packed, plain = small_model("llama"), small_model("llama")
+    ResponseScorer(packed, logits_at_once=1)
+    ids_RL = torch.arange(12)[None]
+    torch.testing.assert_close(
+        packed(input_ids=ids_RL).logits, plain(input_ids=ids_RL).logits, atol=1e-6, rtol=0
+    )
 
 
 def test_the_head_s_gradient_is_exact_in_double_precision() -> None:
@@ -80,36 +142,59 @@ def test_no_more_than_a_chunk_of_logits_exists(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(response_head, "_logits", recorded)
     batch, model = batch_of(), small_model()
-    batch = replace(batch, first_positions_B=None)
-    response_tokens, vocabulary = len(batch.positions_N), model.config.vocab_size
+    batch = replace(batch, first_B=None)
+    response_tokens, vocabulary = len(batch.targets_N), model.config.vocab_size
     model.lm_head.register_forward_hook(lambda *_: pytest.fail("the whole head was called"))
     kept: list[torch.Size] = []
     with torch.autograd.graph.saved_tensors_hooks(
         lambda tensor: (kept.append(tensor.shape), tensor)[1], lambda tensor: tensor
     ):
-        scores_of(ResponseScorer(model, chunk_tokens=16), batch).logprobs_N.sum().backward()
+        scores_of(
+            ResponseScorer(model, logits_at_once=16 * VOCABULARY), batch
+        ).logprobs_N.sum().backward()
 
     assert max(rows) == 16
     assert sum(rows) == 2 * response_tokens  # once forward, once backward: no prompt, no padding
     assert kept and not [shape for shape in kept if shape and shape[-1] == vocabulary]
 
 
+def test_where_all_logits_fit_at_once_they_are_computed_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gradients, counts = [], []
+    logits_of = response_head._logits
+    for at_once in (10**6, 16 * VOCABULARY):
+        rows: list[int] = []
+        monkeypatch.setattr(
+            response_head,
+            "_logits",
+            lambda h, *r, seen=rows: (seen.append(len(h)), logits_of(h, *r))[1],
+        )
+        model, batch = small_model(), replace(batch_of(), first_B=None)
+        scores_of(ResponseScorer(model, logits_at_once=at_once), batch).logprobs_N.mean().backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+        counts.append(sum(rows) / len(batch.targets_N))
+    assert counts == [1, 2]
+    torch.testing.assert_close(*gradients)
+
+
 def test_padding_changes_nothing() -> None:
     model, batch = small_model("opt"), batch_of(1)
-    scorer = ResponseScorer(model, chunk_tokens=64)
-    rows, width = batch.input_ids_RL.shape
-    wider_RL = torch.full((rows, width + 9), 7)
-    wider_RL[:, :width] = batch.input_ids_RL
-    positions_N = batch.positions_N // width * (width + 9) + batch.positions_N % width
-    expected_N = scorer(batch.input_ids_RL, batch.positions_N)[0]
-    actual_N = scorer(wider_RL, positions_N)[0]
-    torch.testing.assert_close(actual_N, expected_N, atol=1e-5, rtol=0)
+    scorer = ResponseScorer(model, logits_at_once=64 * VOCABULARY)
+    expected_N = scores_of(scorer, batch).logprobs_N
+    token_RL = torch.nn.functional.pad(batch.packing.token_RL, (0, 9), value=7)
+    width = batch.packing.token_RL.shape[1]
+    place_U = batch.packing.place_U // width * (width + 9) + batch.packing.place_U % width
+    wider = replace(batch, packing=batch.packing._replace(token_RL=token_RL, place_U=place_U))
+    for scorer.packs in (True, False):
+        actual_N = scores_of(scorer, wider).logprobs_N
+        torch.testing.assert_close(actual_N, expected_N, atol=1e-5, rtol=0)
 
 
 def test_a_bfloat16_model_answers_in_float32() -> None:
     batch = batch_of()
     model = small_model().bfloat16()
-    logprobs_N, first_BV = ResponseScorer(model, chunk_tokens=16)(**batch.inputs)
+    logprobs_N, first_BV = ResponseScorer(model, logits_at_once=16 * VOCABULARY)(**batch.inputs)
     assert logprobs_N.dtype == first_BV.dtype == torch.float32
     torch.testing.assert_close(first_BV.exp().sum(-1), torch.ones(len(first_BV)))
     logprobs_N.sum().backward()
@@ -126,7 +211,7 @@ def test_a_model_that_caps_its_logits_is_refused() -> None:
     model = small_model()
     model.__class__ = Capped
     with pytest.raises(ConfigError, match="differ from its own forward"):
-        prove_scorer(ResponseScorer(model, chunk_tokens=16))
+        prove_scorer(ResponseScorer(model, logits_at_once=16 * VOCABULARY))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -233,9 +318,9 @@ def test_documents_after_the_visited_states_are_scored_as_ever() -> None:
     objective = KdConfig(lm_weight=1.0)
     tuples = tuples_for(objective, 4, corpus=True)
     (batch,) = micro_batches(tuples, Asked.of(objective), rank=0, ranks=1, token_budget=10**6)
-    scorer = ResponseScorer(small_model(), chunk_tokens=16)
+    scorer = ResponseScorer(small_model(), logits_at_once=16 * VOCABULARY)
     alone = replace(batch, top_ids_MK=None)
-    assert batch.top_ids_MK is not None and len(batch.top_ids_MK) < len(batch.positions_N)
+    assert batch.top_ids_MK is not None and len(batch.top_ids_MK) < len(batch.targets_N)
     actual_N, expected_N = (scores_of(scorer, b).logprobs_N for b in (batch, alone))
     torch.testing.assert_close(actual_N, expected_N)
 
@@ -249,7 +334,7 @@ def test_a_wide_question_too_keeps_no_more_than_a_chunk_of_logits() -> None:
     with torch.autograd.graph.saved_tensors_hooks(
         lambda tensor: (kept.append(tensor.shape), tensor)[1], lambda tensor: tensor
     ):
-        scores = scores_of(ResponseScorer(model, chunk_tokens=16), batch)
+        scores = scores_of(ResponseScorer(model, logits_at_once=16 * VOCABULARY), batch)
         assert scores.top_MK is not None
         scores.top_MK.sum().backward()
     vocabulary = model.config.vocab_size

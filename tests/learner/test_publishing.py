@@ -3,6 +3,7 @@
 `pytest -rP tests/learner/test_publishing.py` prints the numbers.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -23,35 +24,43 @@ LAYERS, WIDTH = 12, 512
 """38 M parameters, 145 MiB, of which the largest is one thirty-sixth."""
 
 
-def publish_after_two_steps(start: Start, config: RunConfig, model: str) -> tuple[int, Growth]:
+def publish_after_two_steps(
+    start: Start, config: RunConfig, model: str, lend: bool
+) -> tuple[int, Growth]:
     """Return the bytes of the model's weights, and by how much a push makes this rank grow.
 
     DeepSpeed gathers as it does in the long run only once it has seen a whole step.
     """
     worker = start(config, model)
     learn(worker, config, 2)
-    grown = growth(worker.publish_weights)
+    grown = growth(partial(worker.publish_weights, lend))
     parameters = worker.engine.scorer.parameters()
     copy = sum(4 * getattr(each, "ds_numel", each.numel()) for each in parameters)
     worker.close()
     return copy, grown
 
 
-@pytest.mark.parametrize("stage", [2, 3])
-def test_a_push_takes_one_copy_of_the_weights_on_rank_0_and_none_elsewhere(
-    stage: Literal[2, 3], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("stage", "lend", "copies"), [(2, False, 1.0), (2, True, 0.0), (3, True, 1.0)]
+)
+def test_a_push_takes_a_copy_of_the_weights_on_rank_0_if_it_must_and_none_elsewhere(
+    stage: Literal[2, 3],
+    lend: bool,
+    copies: float,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name, value in PROMPT_RELEASE.items():
         monkeypatch.setenv(name, value)
     small_model(n_layer=LAYERS, n_embd=WIDTH, n_head=8).save_pretrained(tmp_path)
     learner = LearnerConfig(batch_size=8, threads=1, ranks=2, zero_stage=stage)
-    measured = on_ranks(2, publish_after_two_steps, run_config(learner), str(tmp_path))
+    measured = on_ranks(2, publish_after_two_steps, run_config(learner), str(tmp_path), lend)
     for rank, (copy, (peak, kept)) in enumerate(measured):
         print(
-            f"ZeRO {stage}, rank {rank}: weights {copy >> 20} MiB, a push takes "
-            f"{peak / copy:.2f} of them at its peak and {kept / copy:.2f} in the end"
+            f"ZeRO {stage}, {'lent' if lend else 'copied'}, rank {rank}: weights {copy >> 20} MiB, "
+            f"a push takes {peak / copy:.2f} of them at its peak and {kept / copy:.2f} in the end"
         )
     (copy, first), (_, second) = measured
-    assert 0.9 * copy < first.kept < 1.15 * copy  # the buffer: what travels is really counted
-    assert first.peak < 1.3 * copy
+    assert abs(first.kept - copies * copy) < 0.15 * copy  # what travels is really counted
+    assert first.peak < (copies + 0.3) * copy
     assert second.peak < 0.3 * copy

@@ -23,7 +23,7 @@ from learner.optimizer import learning_rate_factor
 from learner.segments import Asked, Segment
 from learner.step import forward_backward
 from learner.worker import LearnerWorker
-from tests.learner.learner_builders import preference_tuples, run_config, saved_model
+from tests.learner.learner_builders import VOCABULARY, preference_tuples, run_config, saved_model
 from tests.learner.ranks import (
     Learned,
     batches,
@@ -41,7 +41,7 @@ pytestmark = pytest.mark.engine
 def config(objective: ObjectiveConfig | None = None, **learner: Any) -> RunConfig:
     """Return a run with several micro-batches a step and several chunks a micro-batch."""
     defaults = {"batch_size": 8, "threads": 1, "warmup_steps": 1, "steps": 6}
-    small = {"micro_batch_tokens": 512, "logprob_chunk_tokens": 32}
+    small = {"micro_batch_tokens": 512, "logits_at_once": 16384}
     return run_config(LearnerConfig.model_validate(defaults | small | learner), objective)
 
 
@@ -163,7 +163,7 @@ def test_published_weights_hold_the_tied_head_and_reproduce_the_probe(
     student.load_state_dict({name: torch.from_numpy(weights[name]) for name in weights})
     probe = manifest.probe_ids
     batch = collate([[Segment(probe[:1], probe[1:])]], Asked(("gold",)))
-    logprobs_N = ResponseScorer(student, chunk_tokens=16)(**batch.inputs)[0]
+    logprobs_N = ResponseScorer(student, logits_at_once=16 * VOCABULARY)(**batch.inputs)[0]
     torch.testing.assert_close(
         logprobs_N.detach(), torch.from_numpy(manifest.probe_logprobs), atol=1e-5, rtol=0
     )

@@ -7,7 +7,7 @@ from configs.wire import PreferenceTuple, Response
 from learner.batch import MicroBatch
 from learner.logprobs import ResponseScorer
 from learner.response_head import StudentScores
-from tests.learner.learner_builders import small_model
+from tests.learner.learner_builders import VOCABULARY, small_model
 
 
 class TorchEngine:
@@ -17,7 +17,7 @@ class TorchEngine:
         self.rank, self.world_size, self.step = rank, world_size, step
         self.device = torch.device("cpu")
         self.model = small_model()
-        self.scorer = ResponseScorer(self.model, chunk_tokens=16)
+        self.scorer = ResponseScorer(self.model, logits_at_once=16 * VOCABULARY)
         self.last: list[bool] = []
 
     def score(self, batch: MicroBatch) -> StudentScores:

@@ -63,7 +63,7 @@ class ChainLearner:
         failpoint("learner.stepped")
         return {"loss": int(self.digest[:6], 16) / 2**24, "grad_norm": 1.0, "step": self.step}
 
-    def publish_weights(self) -> tuple[WeightManifest, np.ndarray]:
+    def publish_weights(self, lend: bool = False) -> tuple[WeightManifest, np.ndarray]:
         failpoint("learner.publish")
         buffer = np.frombuffer(self.digest.encode(), np.uint8)
         return manifest(self.step, nbytes=buffer.nbytes), buffer

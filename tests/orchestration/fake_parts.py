@@ -200,7 +200,7 @@ class FakeLearner:
         self.step += 1
         return {"grad_norm": 1.0, "learning_rate": 1e-3, "step": float(self.step)}
 
-    def publish_weights(self) -> tuple[WeightManifest, np.ndarray]:
+    def publish_weights(self, lend: bool = False) -> tuple[WeightManifest, np.ndarray]:
         return manifest(self.step, nbytes=4), np.zeros(4, np.uint8)
 
 

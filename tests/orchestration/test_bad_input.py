@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from actors.tokenizer import train_tokenizer
+from configs.load import load
 from configs.models import MakeModel
 from learner.make_model import make_model
+from orchestration import run_lock
 from orchestration.run import main
 from orchestration.run_lock import RunLock
 
@@ -101,6 +103,37 @@ def test_the_folder_of_a_run_that_goes_on_is_left_alone(tmp_path, capsys):
         code, error = _run(capsys, tmp_path, f"data.train={_data(tmp_path)}")
     assert code == 2
     assert f"belongs to a run that goes on (process {os.getpid()} on " in error
+
+
+def test_a_retry_is_not_lost_to_the_lock_of_a_head_that_is_gone(tmp_path, capsys, monkeypatch):
+    """With resume=auto it waits until the lock is silent; and the run before is told as killed."""
+    monkeypatch.setattr(run_lock, "SILENCE_SECONDS", 0.5)
+    monkeypatch.setattr(run_lock, "BEAT_SECONDS", 0.1)
+    run = tmp_path / "runs" / "bad"
+    run.mkdir(parents=True)
+    (run / "status.json").write_text('{"state": "running", "step": 9}')
+    with RunLock(run) as lock:
+        identity = json.loads(lock.path.read_text())
+    held = json.dumps(identity | {"host": "lost-head", "pid": 7})
+    lock.path.write_text(held)
+    code, error = _run(capsys, tmp_path, f"data.train={_data(tmp_path)}")
+    assert (code, "process 7 on lost-head" in error) == (2, True), "at once without resume=auto"
+    lock.path.write_text(held)
+    code, error = _run(capsys, tmp_path, f"data.train={tmp_path / 'none.jsonl'}", "resume=auto")
+    assert (code, "none.jsonl" in error) == (4, True), "it got beyond the lock"
+
+
+def test_nothing_of_a_submitted_job_is_left_in_its_throw_away_copy(tmp_path, capsys, monkeypatch):
+    copy, home = tmp_path / "_ray_pkg_0123", tmp_path / "home"
+    copy.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(copy)
+    folders = ("output=runs", "cache=kept", "checkpoint.folder=saved")
+    code, _ = _run(capsys, tmp_path, *folders, f"data.train={tmp_path / 'none.jsonl'}")
+    assert (code, list(copy.iterdir())) == (4, [])
+    assert (home / "dpkd" / "kept").is_dir()
+    kept = load(str(home / "dpkd" / "runs" / "bad" / "config.yaml"))
+    assert kept.checkpoint.folder == home / "dpkd" / "saved"
 
 
 def test_a_failed_run_says_so_in_its_status(tmp_path, capsys):

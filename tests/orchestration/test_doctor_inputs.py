@@ -16,12 +16,14 @@ from orchestration.checkups import GIB, Finding, guarded
 from orchestration.checkups_inputs import check_data, check_models, check_tokenizers
 from orchestration.checkups_places import (
     check_disk,
+    check_earlier_run,
     check_folders,
     check_temporary_files,
     existing_part,
     places_of,
     ray_folder,
 )
+from orchestration.run_lock import RunLock
 
 
 def data(path: Path, *lines: str, **settings: object) -> Finding:
@@ -157,15 +159,16 @@ def test_a_run_writes_into_its_folder_the_cache_and_checkpoints(tmp_path):
         "checkpoints": tmp_path / "out" / "n" / "checkpoints",
     }
     elsewhere = load("quickstart", ["checkpoint.folder=/k"])
-    assert places_of(elsewhere, tmp_path)["checkpoints"] == Path("/k")
+    assert places_of(elsewhere, tmp_path)["checkpoints"] == Path("/k/quickstart")
     assert "checkpoints" not in places_of(load("quickstart", ["checkpoint.every=0"]), tmp_path)
 
 
 def test_an_output_that_would_vanish_with_its_job_is_an_error(tmp_path):
     here = tmp_path / "_ray_pkg_0"
     here.mkdir()
-    with pytest.raises(ConfigError, match="throw-away"):
-        places_of(load("quickstart", [f"output={here}/runs"]), here)
+    for key in ("output", "cache", "checkpoint.folder"):
+        with pytest.raises(ConfigError, match=f"^{key}=.*throw-away"):
+            places_of(load("quickstart", [f"{key}={here}/runs"]), here)
 
 
 def test_folders_that_may_be_written_are_ok_and_not_made(tmp_path):
@@ -180,6 +183,28 @@ def test_a_file_in_the_way_and_a_folder_that_takes_no_files_are_problems(tmp_pat
     assert (finding.verdict, "output=FOLDER" in finding.fix) == ("problem", True)
     finding = check_folders({"cache": Path("/proc/dpkd")})
     assert (finding.verdict, "cache=FOLDER" in finding.fix) == ("problem", True)
+
+
+def test_an_earlier_run_of_the_name_is_told_as_it_stands(tmp_path):
+    run = tmp_path / "run"
+    assert check_earlier_run(run, resumes=False).detail == "none of this name"
+    run.mkdir()
+    (run / "status.json").write_text('{"state": "failed", "step": 3}')
+    finding = check_earlier_run(run, resumes=False)
+    assert (finding.verdict, finding.detail) == ("ok", f"{run}: failed at step 3")
+    with RunLock(run) as lock:
+        identity = json.loads(lock.path.read_text())
+        finding = check_earlier_run(run, resumes=True)
+        assert (finding.verdict, "belongs to a run that goes on" in finding.detail) == (
+            "problem",
+            True,
+        )
+    (run / "status.json").write_text('{"state": "running", "step": 3}')
+    lock.path.write_text(json.dumps(identity | {"boot": "another"}))
+    finding = check_earlier_run(run, resumes=False)
+    assert (finding.verdict, finding.detail) == ("warning", f"{run}: crashed at step 3")
+    assert "resume=auto" in finding.fix
+    assert check_earlier_run(run, resumes=True).verdict == "ok"
 
 
 def test_what_goes_to_one_disk_is_added_up(tmp_path):

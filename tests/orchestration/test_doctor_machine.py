@@ -22,6 +22,7 @@ from orchestration.checkups_machine import (
 from orchestration.checkups_needs import (
     MemoryNeed,
     disk_needs,
+    memory_by_role,
     memory_need,
     parameters_in,
     parameters_of,
@@ -163,6 +164,34 @@ def test_weights_and_caches_on_a_gpu_take_no_memory_of_the_machine():
     found = memory_need(load("quickstart", ["cluster.teacher.gpus=1", "cluster.sampler.gpus=1"]))
     assert found.least == pytest.approx((0.8 + 1.8 + 1.8 + 0.5) * GIB + 16 * STUDENT)
     assert found.most == found.least
+
+
+@pytest.mark.parametrize(
+    ("dtype", "stage", "each"),
+    [
+        ("float32", 0, 16),
+        ("float32", 1, 8 + 8 / 4),
+        ("float32", 2, 4 + 12 / 4),
+        ("float32", 3, 16 / 4),
+        ("bfloat16", 0, 4 + 12 / 4),
+        ("bfloat16", 2, 2 + 14 / 4),
+    ],
+)
+def test_ranks_share_what_their_zero_stage_shards(dtype, stage, each):
+    config = load(
+        "quickstart",
+        ["learner.ranks=4", f"learner.zero_stage={stage}", f"learner.dtype={dtype}"],
+    )
+    learner = memory_by_role(config)["learner"]
+    assert learner.host == pytest.approx(0.5 * GIB + each * STUDENT)
+    assert (learner.gpu, learner.on_gpu, learner.unknown) == (0, False, False)
+
+
+def test_what_is_on_a_gpu_is_counted_there():
+    memory = memory_by_role(load("quickstart", ["cluster.learner.gpus=1"]))
+    assert memory["learner"].host == 0.5 * GIB
+    assert (memory["learner"].gpu, memory["learner"].on_gpu) == (16 * STUDENT, True)
+    assert memory["sampler"].gpu == 0 and memory["sampler"].host > 1.8 * GIB
 
 
 def test_a_model_that_is_trained_before_needs_a_learner_s_memory():

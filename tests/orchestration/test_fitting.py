@@ -84,6 +84,14 @@ def test_costs_are_found_again(tmp_path):
         assert found.way(method, 32) == pytest.approx(line.of(32), abs=5e-3), method
 
 
+def test_without_runs_in_which_parts_work_at_once_crowding_is_counted_as_none(tmp_path):
+    lockstep = {kind: KINDS[kind] for kind in ("whole", "half")}
+    seen = {kind: [run_of(tmp_path / kind, each, TRUE)] for kind, each in lockstep.items()}
+    found = fit(lockstep, seen, cores=CORES)
+    assert found.crowding == 0
+    assert found.generate == pytest.approx(TRUE.generate, rel=0.1, abs=2e-3)
+
+
 @pytest.mark.parametrize("lag", [0, 1, 2])
 @pytest.mark.parametrize("samplers", [1, 2, 3])
 def test_runs_that_were_not_calibrated_on_are_foretold(tmp_path, samplers: int, lag: int):

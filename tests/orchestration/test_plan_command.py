@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from configs.load import load
-from orchestration import plan
-from orchestration.balance import balanced, scaled
+from configs.errors import DependencyError
+from orchestration import calibration, plan
 from orchestration.costs import Costs
+from orchestration.costs_file import read_costs
 from orchestration.plan import main
-from orchestration.simulation import simulate
 
 GIVEN = {"generate": [0.5, 0.05], "judge": 0.02, "learn": [0.1, 0.03], "latency": 0.001}
 COSTS = Costs.from_dict(GIVEN)
@@ -28,40 +27,27 @@ def test_it_says_how_long_which_part_holds_it_up_and_what_would_balance_it(tmp_p
     # In lockstep a step is 2.1 s of drawing, 0.64 s of judging, 1.06 s of learning, and the calls.
     assert "150 steps of 32 pairs, 3.81 s each, 8.4 pairs/s: 9.5 min" in said
     assert "bottleneck: the sampler" in said
-    assert "student.replicas=3 teacher.replicas=1 learner.ranks=1" in said
+    assert "in balance, each part on a core or GPU of its own: student.replicas=" in said
+    assert "parts instead of 3" in said
     assert "│ learner │ 1     │ 28%" in said and "disk: run folder" in said
 
 
-def test_balance_gives_samplers_no_longer_than_the_learner_takes():
-    config = balanced(load("quickstart", []), COSTS)
-    # A third of 32 is 11 prompts: 1.05 s, and the learner takes 1.06 s.
-    assert config.student.replicas == 3
-    assert config.replay.max_policy_lag == 1, "in lockstep they would take turns"
-    seen = simulate(config, COSTS, cores=99)
-    assert (
-        seen.pairs_per_second
-        > 1.9 * simulate(load("quickstart", []), COSTS, cores=99).pairs_per_second
-    )
-
-
-def test_with_work_in_proportion_only_the_design_costs_efficiency():
-    free = scaled(load("quickstart", []), COSTS, (1, 8))
-    assert free[1].efficiency == pytest.approx(1, abs=0.03)
-    dear = Costs.from_dict({**GIVEN, "driver": 0.02})
-    rows = scaled(load("quickstart", []), dear, (1, 8, 64))
-    assert rows[1].efficiency == pytest.approx(1, abs=0.03), "46 calls fit beside a step"
-    assert rows[2].efficiency < 0.6, "326 calls of 20 ms are longer than a step"
-    calls = [row.forecast.driver_calls for row in rows]
-    per_sampler = (calls[2] - calls[1]) / 56
-    assert (calls[1] - calls[0]) / 7 == pytest.approx(per_sampler), "calls grow linearly"
-    assert per_sampler == pytest.approx(5), "generate, respond, judge, put, load_weights"
-
-
-def test_the_table_of_scale_has_a_row_for_each_number(tmp_path, capsys, monkeypatch):
+def test_the_table_of_scale_has_a_row_for_each_number_and_says_what_ends_it(
+    tmp_path, capsys, monkeypatch
+):
     monkeypatch.setattr(plan, "SAMPLERS", (1, 4, 16))
-    assert main(["quickstart", "--costs", costs_file(tmp_path), "--scale"]) == 0
-    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
-    assert [row.split("│")[1].strip() for row in rows[-3:]] == ["1", "4", "16"]
+    assert main(["quickstart", "--costs", costs_file(tmp_path, driver=0.02), "--scale"]) == 0
+    said = capsys.readouterr().out
+    rows = [line.split("│")[1:-1] for line in said.splitlines() if line.startswith("│")]
+    assert [row[0].strip() for row in rows[-7:-4]] == ["1", "4", "16"]
+    laws = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows[-4:]}
+    assert laws["driver"][:2] == ["0.12 + 0.1 N", "0.0% at most"], "5 calls a sampler, and 6"
+    assert laws["weights"] == ["0 + 0 N", "0.0% at most", "never"]
+    assert "first ends the driver: with " in said
+
+
+def test_it_goes_to_a_thousand_samplers():
+    assert plan.SAMPLERS == (1, 8, 64, 512, 1000)
 
 
 @pytest.mark.parametrize("name", ["quickstart.json", "assumed_1b.yaml"])
@@ -80,16 +66,59 @@ def test_the_costs_of_the_documents_can_be_planned_with(name, capsys):
         (["--costs", "{costs}", "learner.stps=3"], "learner.steps"),
         (["seqkd"], "draws no student responses"),
         (["--save", "{list}/costs.json"], "costs.json cannot be written (Not a directory)"),
+        (["--save", "/dev/null"], "--save /dev/null is no file to be replaced"),
+        (["--costs", "{costs}", "--save", "{costs}"], "--costs makes none"),
         (["--costs", "{negative}"], "learn=-1 is no number of seconds"),
+        (["--costs", "{latin}"], "latin.yaml, line 1: not UTF-8"),
+        (["--costs", "{keys}"], "keys.yaml: costs name 1; there are generate"),
+        (["--costs", "{zeros}"], "a step takes no time at all"),
     ],
 )
 def test_what_cannot_be_planned_is_said_in_a_sentence(words, said, tmp_path, capsys):
     (tmp_path / "list.yaml").write_text("- 1\n")
     (tmp_path / "negative.yaml").write_text("{generate: 1, judge: [0, 1], learn: -1}")
+    (tmp_path / "latin.yaml").write_bytes(b"generate: \xe4")
+    (tmp_path / "keys.yaml").write_text("{generate: 1, judge: 1, learn: 1, 1: 2}")
+    (tmp_path / "zeros.yaml").write_text("{generate: 0, judge: 0, learn: 0}")
     places = {
+        **{name: str(tmp_path / f"{name}.yaml") for name in ("latin", "keys", "zeros")},
         "negative": str(tmp_path / "negative.yaml"),
         "costs": costs_file(tmp_path),
         "list": str(tmp_path / "list.yaml"),
     }
     assert main([word.format(**places) for word in words]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_what_was_kept_stays_until_a_calibration_has_succeeded(tmp_path, capsys, monkeypatch):
+    def fails(*_: object, **__: object) -> Costs:
+        raise DependencyError("the run for a calibration failed")
+
+    kept = tmp_path / "costs.json"
+    kept.write_text("what a night of measuring found")
+    monkeypatch.setattr(calibration, "calibrate", fails)
+    assert main(["quickstart", "--save", str(kept)]) == 3
+    assert kept.read_text() == "what a night of measuring found"
+    monkeypatch.setattr(calibration, "calibrate", lambda *_, **__: COSTS)
+    assert main(["quickstart", "--save", str(kept)]) == 0
+    assert read_costs(kept) == COSTS
+    assert [path.name for path in tmp_path.iterdir()] == ["costs.json"], "and no draft"
+
+
+def test_weights_of_unknown_size_are_said_to_be_so(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    words = [f"cluster.{role}.gpus=0" for role in ("sampler", "teacher", "learner")]
+    assert main(["gpt2_dolly", *words, "--costs", costs_file(tmp_path), "--apart"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("GiB + weights of unknown size │") == 3, "sampler, teacher, learner"
+    assert said.count("1.0 GiB + weights of unknown size,") == 2, "run folder, cache"
+
+
+def test_a_gpu_s_memory_is_counted_apart_from_the_machine_s(tmp_path, capsys):
+    recipe = Path(__file__).parents[2] / "deploy" / "overlays" / "gpu" / "recipe.yaml"
+    assert main([str(recipe), "--costs", costs_file(tmp_path), "--apart"]) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│ sampler")]
+    assert [cell.strip() for cell in rows[0].split("│")[5:7]] == [
+        "1.8 GiB",
+        "weights of unknown size",
+    ]

@@ -7,7 +7,7 @@ import pytest
 
 from configs.errors import ConfigError
 from configs.run import RunConfig
-from orchestration.run_folder import RunFolder, resolve_output
+from orchestration.run_folder import RunFolder, resolve_output, with_places
 
 
 def _config(output: Path, **changes: object) -> RunConfig:
@@ -50,6 +50,21 @@ def test_a_submitted_jobs_relative_output_goes_where_it_outlives_the_job(tmp_pat
     assert resolve_output(tmp_path / "out", copy) == tmp_path / "out"
     with pytest.raises(ConfigError, match="throw-away copy"):
         resolve_output(copy / "runs", copy)
+
+
+def test_cache_and_checkpoints_of_a_submitted_job_outlive_it_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    copy = tmp_path / "_ray_pkg_0123" / "below"
+    config = _config(Path("runs"), cache="kept", checkpoint={"folder": "saved"})
+    settled = with_places(config, copy)
+    below = tmp_path / "home" / "dpkd"
+    assert (settled.output, settled.cache) == (below / "runs", below / "kept")
+    assert settled.checkpoint.folder == below / "saved"
+    assert with_places(_config(Path("runs")), copy).checkpoint.folder is None
+    with pytest.raises(ConfigError, match=r"^cache=.*throw-away copy.*such as cache=~/kept"):
+        with_places(_config(Path("runs"), cache=copy / "kept"), copy)
+    with pytest.raises(ConfigError, match=r"^checkpoint\.folder=.*throw-away copy"):
+        with_places(_config(Path("runs"), checkpoint={"folder": copy / "saved"}), copy)
 
 
 def test_elsewhere_a_relative_output_is_below_the_current_folder(tmp_path):

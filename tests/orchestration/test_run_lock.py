@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from configs.errors import ConfigError
@@ -89,6 +90,16 @@ def test_the_lock_of_a_dead_process_is_taken(tmp_path):
     assert_taken(tmp_path / "run")
 
 
+def test_the_lock_of_a_process_that_nobody_waited_for_is_taken(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as ended:
+        process = psutil.Process(ended.pid)
+        held_by(tmp_path / "run", pid=ended.pid, born=process.create_time())
+        ended.kill()
+        while process.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.01)
+        assert_taken(tmp_path / "run")
+
+
 def test_a_pid_that_was_given_to_another_process_since_is_not_the_holder(tmp_path):
     held_by(tmp_path / "run", born=1.0)
     assert_taken(tmp_path / "run")
@@ -108,6 +119,55 @@ def test_a_holder_on_another_machine_is_believed_while_it_beats(tmp_path):
     assert_taken(tmp_path / "run")
 
 
+@pytest.fixture
+def soon(monkeypatch) -> None:
+    """A second of patience for a minute of it."""
+    monkeypatch.setattr(run_lock, "SILENCE_SECONDS", 1.0)
+    monkeypatch.setattr(run_lock, "BEAT_SECONDS", 0.2)
+
+
+@pytest.mark.parametrize("ahead", [0, 3600])
+def test_a_retry_waits_until_a_holder_elsewhere_is_silent_and_takes_over(tmp_path, soon, ahead):
+    path = held_by(tmp_path / "run", host="lost-head", pid=7)
+    then = time.time() + ahead
+    os.utime(path, (then, then))  # the disk's clock may be ahead of ours
+    said: list[str] = []
+    began = time.monotonic()
+    with RunLock(tmp_path / "run", said.append) as lock:
+        assert json.loads(lock.path.read_text())["pid"] == os.getpid()
+    assert 0.8 < time.monotonic() - began < 3
+    assert said == [
+        f"{tmp_path / 'run'} is held by process 7 on lost-head: it is taken over after at most "
+        "1.2 s without a sign of life"
+    ]
+
+
+def test_a_retry_is_refused_as_soon_as_a_holder_elsewhere_beats(tmp_path, soon):
+    path = held_by(tmp_path / "run", host="elsewhere", pid=7)
+    beat = threading.Timer(0.3, lambda: os.utime(path))
+    beat.start()
+    with pytest.raises(ConfigError, match=r"goes on \(process 7 on elsewhere"):
+        RunLock(tmp_path / "run", lambda said: None)
+    beat.join()
+    assert json.loads(path.read_text())["pid"] == 7
+
+
+def test_a_retry_takes_what_a_holder_elsewhere_lets_go_of(tmp_path, soon):
+    path = held_by(tmp_path / "run", host="elsewhere", pid=7)
+    threading.Timer(0.3, path.unlink).start()
+    with RunLock(tmp_path / "run", lambda said: None) as lock:
+        assert json.loads(lock.path.read_text())["pid"] == os.getpid()
+
+
+def test_nobody_waits_for_a_holder_that_can_be_looked_for(tmp_path):
+    said: list[str] = []
+    with RunLock(tmp_path / "run"), pytest.raises(ConfigError, match="goes on"):
+        RunLock(tmp_path / "run", said.append)
+    held_by(tmp_path / "run", pid=dead_pid())
+    RunLock(tmp_path / "run", said.append).__exit__()
+    assert said == []
+
+
 def test_a_holder_beats(tmp_path, monkeypatch):
     monkeypatch.setattr(run_lock, "BEAT_SECONDS", 0.01)
     with RunLock(tmp_path / "run") as lock:
@@ -118,19 +178,21 @@ def test_a_holder_beats(tmp_path, monkeypatch):
         assert lock.path.stat().st_mtime > 1.0
 
 
-def test_a_torn_lock_is_taken(tmp_path):
-    (tmp_path / ".run.lock").write_text('{"pid": 1')
+@pytest.mark.parametrize("content", ['{"pid": 1', "[]", '{"pid": 1}'])
+def test_a_torn_lock_is_taken(tmp_path, content):
+    (tmp_path / ".run.lock").write_text(content)
     assert_taken(tmp_path / "run")
 
 
 def test_of_many_that_find_a_stale_lock_at_once_one_takes_it(tmp_path, monkeypatch):
-    judge = RunLock._refuse_if_alive
+    look = run_lock.holder_of
 
-    def judge_slowly(self: RunLock) -> None:
-        judge(self)
+    def look_slowly(folder: Path) -> run_lock.Holder | None:
+        holder = look(folder)
         time.sleep(0.02)
+        return holder
 
-    monkeypatch.setattr(RunLock, "_refuse_if_alive", judge_slowly)
+    monkeypatch.setattr(run_lock, "holder_of", look_slowly)
     held_by(tmp_path / "run", pid=dead_pid())
     taken: list[RunLock] = []
     refused: list[ConfigError] = []

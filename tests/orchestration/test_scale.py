@@ -2,6 +2,9 @@
 
 import json
 import re
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,6 +58,24 @@ def test_a_run_that_cannot_says_why(
     with pytest.raises(ConfigError, match=re.escape(why)):
         wish(run, count)
     assert not (run / WISH_NAME).exists()
+
+
+def test_a_run_that_was_killed_is_not_told_that_samplers_will_join(tmp_path, capsys):
+    run = a_run(tmp_path / "run")
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    status = {"state": "running", "host": socket.gethostname(), "pid": ended.pid}
+    (run / "status.json").write_text(json.dumps(status))
+    assert main([str(run), "4"]) == 2
+    assert "is not running (crashed); set student.replicas=4" in capsys.readouterr().err
+    assert not (run / WISH_NAME).exists()
+
+
+def test_a_wish_that_cannot_be_left_is_a_sentence(tmp_path, capsys):
+    run = a_run(tmp_path / "run")
+    (run / f".{WISH_NAME}.tmp").mkdir()  # in the way, whoever asks
+    assert main([str(run), "4"]) == 2
+    assert f"error: the wish cannot be left in {run} (Is a directory)" in capsys.readouterr().err
 
 
 def test_a_folder_without_a_run_is_named(tmp_path, capsys):

@@ -1,6 +1,7 @@
 """The simulation against what can be said in closed form."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -66,12 +67,13 @@ def test_in_lockstep_a_step_is_the_sum_of_its_parts():
 
 
 def test_overlapped_the_slowest_part_sets_the_pace():
-    seen = forecast(recipe(1))
-    # The sampler draws the next batch while the teacher judges and the learner learns; a push
-    # waits for the call that it is in.
-    assert seen.step_seconds == pytest.approx(2.1 + 0.64, rel=0.02)
-    more = forecast(recipe(2))
-    assert more.step_seconds == pytest.approx(2.1 + 0.64, rel=0.02), "one loop a sampler"
+    # The sampler draws the next batch while the teacher judges and the learner learns.
+    for lag in (1, 2):
+        assert forecast(recipe(lag)).step_seconds == pytest.approx(2.1)
+    # One batch ahead is a batch that waits, for the learner or, drawn again, for both others.
+    slow = Costs(generate=Linear(0.0, 0.02), judge=Linear(0.0, 0.02), learn=Linear(0.0, 0.1))
+    for lag in (1, 2):
+        assert forecast(recipe(lag), slow).step_seconds == pytest.approx(3.2)
 
 
 def test_two_samplers_have_a_call_of_half_a_batch_each():
@@ -109,6 +111,36 @@ def test_ranks_share_a_batch():
     assert two.step_seconds == pytest.approx(2.1 + 0.64 + 0.1 + 16 * 0.03)
 
 
+def test_ranks_add_their_gradients_up_as_in_a_ring():
+    costs = replace(COSTS, all_reduce=0.4)
+    one, four = (forecast(recipe(0, f"learner.ranks={n}"), costs) for n in (1, 4))
+    assert one.step_seconds == pytest.approx(2.1 + 0.64 + 1.06), "one has nobody to add up with"
+    assert four.step_seconds == pytest.approx(2.1 + 0.64 + 0.1 + 8 * 0.03 + 2 * 0.75 * 0.4)
+
+
+def test_what_all_share_is_booked_in_seconds_a_step():
+    costs = replace(
+        COSTS, driver=0.01, queue=0.003, latency={"forward_backward": Linear(0.1, 0.01)}
+    )
+    seen = forecast(recipe(0, "learner.ranks=2"), costs)
+    assert seen.driver_seconds == pytest.approx(0.01 * seen.driver_calls)
+    assert seen.queue_seconds == pytest.approx(0.003 * 4), "put, lease, ack, statistics"
+    assert seen.tuples_seconds == pytest.approx(0.1 + 32 * 0.01), "to a rank: the whole batch"
+
+
+def test_late_in_a_long_run_work_still_ends():
+    # 32 prompts of 10^7 s: then a double has no nanoseconds left.
+    slow = replace(COSTS, generate=Linear(0.1, 1e7 / 3))
+    seen = simulate(recipe(1, "student.replicas=3"), slow, cores=2, steps=4)
+    assert seen.step_seconds > 3e7
+
+
+def test_costs_with_which_time_does_not_pass_are_refused():
+    nothing = Costs(generate=Linear(0), judge=Linear(0), learn=Linear(0))
+    with pytest.raises(ConfigError, match="a step takes no time at all"):
+        forecast(recipe(1), nothing)
+
+
 def test_a_thousand_samplers_are_simulated_in_seconds():
     config = recipe(1, "student.replicas=1000", "learner.batch_size=2000", "replay.max_tuples=9999")
     seen = simulate(config, COSTS, cores=9999, steps=4)
@@ -123,12 +155,34 @@ def test_a_recipe_without_a_sampler_is_refused():
 def test_costs_are_read_as_they_were_written_and_slips_are_named():
     assert Costs.from_dict(COSTS.as_dict()) == COSTS
     assert Costs.from_dict({"generate": 0.1, "judge": [0, 1], "learn": 2}).generate == (0, 0.1)
-    with pytest.raises(ConfigError, match="name lern; there are generate"):
+    with pytest.raises(ConfigError, match=r"name lern; did you mean learn\? there are generate"):
         Costs.from_dict({"lern": 1})
     with pytest.raises(ConfigError, match="lack judge, learn"):
         Costs.from_dict({"generate": 1})
     with pytest.raises(ConfigError, match="learn='x' is no number"):
         Costs.from_dict({"generate": 1, "judge": 1, "learn": "x"})
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"crowding": 5}, "crowding=5 is no share of a core's speed: 0 or more, and less than 1"),
+        ({"crowding": 1}, "crowding=1 is no share"),
+        ({"latency": {"genrate": 1}}, "methods of latency name genrate; did you mean generate?"),
+        ({"latency": {1: 1}}, "methods of latency name 1; there are generate"),
+        ({1: 2}, "costs name 1; there are generate"),
+        ({1: 2, "lern": 1}, "costs name 1, lern; there are generate"),
+        ({"learn": True}, "learn=True is no number of seconds"),
+        ({"learn": 1e200}, "learn=1e+200 is no number of seconds"),
+        ({"learn": [1, 2, 3]}, "learn=[1, 2, 3] is no number of seconds, and no [fixed, each]"),
+        ({"weight_bytes": -1}, "weight_bytes=-1 is no number of bytes"),
+        ({"weight_bytes": 1e12, "bandwidth": 1e-9}, "which is no time to plan with"),
+    ],
+)
+def test_a_cost_that_cannot_be_is_named_in_a_sentence(more, said):
+    with pytest.raises(ConfigError) as raised:
+        Costs.from_dict({"generate": 1, "judge": 1, "learn": 1, **more})
+    assert said in str(raised.value)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,186 @@
+"""What overlapping gains where sampling and learning take a second each.
+
+    python -m benchmarks.overlap [--runs 3]
+
+The real pipeline, queue, ledger and weight hand-over on a real Ray; engines that sleep: a second to
+draw a batch, a second to learn from one, nothing to judge. 40 steps in lockstep
+(``replay.max_policy_lag`` 0) and 40 overlapped (1), from the first prompt to the last step.
+``overlap`` is the ratio of their speeds. ``overlap_ideal`` is how much of the ideal's speed is
+reached overlapped: 41 s, a second to draw the first batch and one a step.
+"""
+
+import asyncio
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.figures import command_line, in_turns, report
+from configs.load import load
+from configs.run import RunConfig
+from configs.wire import PreferenceTuple, Prompt, Response, Trajectory, WeightProof
+from orchestration.ray_auth import settle_authentication
+
+STEPS = 40
+SECONDS = 1.0
+"""Of drawing a batch, and of learning from one."""
+_RESPONSE = Response(
+    ids_T=np.zeros(32, np.int32),
+    finish_reason="stop",
+    behaviour_logprobs_T=np.zeros(32, np.float32),
+    teacher_logprobs_T=np.zeros(32, np.float32),
+)
+
+
+class SleepingSampler:
+    """Draws in its sleep."""
+
+    version = 0
+
+    def generate(self, prompts: list[Prompt]) -> list[Trajectory]:
+        """Sleep, and answer with a trajectory a prompt."""
+        time.sleep(SECONDS)
+        return [
+            Trajectory(prompt=prompt, response=_RESPONSE, weight_version=self.version)
+            for prompt in prompts
+        ]
+
+    def load_weights(self, version: int, _weights: None, _going_back: bool) -> WeightProof:
+        """Take a version in."""
+        self.version = version
+        return WeightProof(version=version, probe_difference=0, seconds=0, nbytes=0)
+
+
+class WakefulTeacher:
+    """Answers and judges at once."""
+
+    def respond(self, prompts: list[Prompt]) -> list[Response]:
+        """Answer each prompt."""
+        return [_RESPONSE] * len(prompts)
+
+    def judge(
+        self, prompts: list[Prompt], answers: list[Response], drawn: list[Trajectory], _offline: Any
+    ) -> list[PreferenceTuple]:
+        """Make tuples."""
+        return [
+            PreferenceTuple(
+                prompt=prompt,
+                teacher_response=answer,
+                student_response=trajectory.response,
+                weight_version=trajectory.weight_version,
+            )
+            for prompt, answer, trajectory in zip(prompts, answers, drawn, strict=True)
+        ]
+
+
+class SleepingLearner:
+    """Learns in its sleep."""
+
+    step = 0
+
+    def forward_backward(self, batch: list[PreferenceTuple]) -> dict[str, float]:
+        """Sleep over a batch."""
+        time.sleep(SECONDS)
+        return {"loss": 0.0, "pairs": float(len(batch))}
+
+    def optim_step(self) -> dict[str, float]:
+        """Count a step."""
+        self.step += 1
+        return {}
+
+    def publish_weights(self, _lend: bool) -> tuple[int, None]:
+        """Publish the version, which is all that there is of the weights."""
+        return self.step, None
+
+
+def main() -> int:
+    """Measure; returns the exit code."""
+    runs = command_line("overlap", 3, __doc__)
+    with tempfile.TemporaryDirectory() as folder:
+        times = list(
+            in_turns(
+                runs, lambda: _seconds(Path(folder), lag=1), lambda: _seconds(Path(folder), lag=0)
+            )
+        )
+    missed = report("overlap", (lockstep / overlapped for overlapped, lockstep in times))
+    ideal = (STEPS + 1) * SECONDS
+    return missed | report("overlap_ideal", (ideal / overlapped for overlapped, _ in times))
+
+
+def _seconds(folder: Path, *, lag: int) -> float:
+    """Return how long ``STEPS`` steps take."""
+    config = load("quickstart", [f"replay.max_policy_lag={lag}", f"learner.steps={STEPS}"])
+    settle_authentication(config.cluster)  # before Ray is imported
+    from orchestration.launcher import make_launcher
+    from orchestration.ledger import Ledger
+
+    with (
+        make_launcher(config.cluster, "overlap") as launcher,
+        tempfile.NamedTemporaryFile(dir=folder, suffix=".jsonl") as events,
+        Ledger(Path(events.name)) as ledger,
+    ):
+        return asyncio.run(_run(config, launcher, ledger))
+
+
+async def _run(config: RunConfig, launcher: Any, ledger: Any) -> float:
+    from orchestration.pipeline import Pipeline
+    from orchestration.replay import ReplayQueue
+
+    roles = {
+        "sampler": launcher.role("sampler-0", SleepingSampler),
+        "teacher": launcher.role("teacher-0", WakefulTeacher),
+        "learner": launcher.role("learner-0", SleepingLearner),
+        "queue": launcher.role("queue", lambda: ReplayQueue(config.replay), asynchronous=True),
+    }
+    for role in roles.values():
+        await role.call("build")
+    pipeline = Pipeline(config, _parts(roles, ledger), evaluate=_never, keep=_never, regroup=_pass)
+    start = time.monotonic()
+    await pipeline.run()
+    seconds = time.monotonic() - start
+    assert pipeline.step == STEPS
+    for role in roles.values():
+        role.kill()
+    return seconds
+
+
+def _parts(roles: dict[str, Any], ledger: Any) -> Any:
+    from orchestration.learner_group import LearnerGroup
+    from orchestration.pipeline import Parts
+    from orchestration.simulated_parts import (
+        SimulatedPrompts,
+        SimulatedRecorder,
+        SimulatedSupervisor,
+    )
+    from orchestration.weight_sync import WeightSync
+
+    learner = LearnerGroup([roles["learner"]])
+    samplers: Sequence[Any] = [roles["sampler"]]
+    made: dict[str, Any] = {
+        "prompts": SimulatedPrompts(),
+        "samplers": samplers,
+        "teachers": [roles["teacher"]],
+        "queue": roles["queue"],
+        "learner": learner,
+        "sync": WeightSync(learner, samplers),
+        "ledger": ledger,
+        "recorder": SimulatedRecorder(),
+        "supervisor": SimulatedSupervisor(),
+    }
+    return Parts(**made)
+
+
+async def _pass(step: int) -> None:
+    """Let the samplers stay who they are."""
+
+
+async def _never(step: int) -> None:
+    raise AssertionError(f"nothing is due behind step {step}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
