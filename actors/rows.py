@@ -1,8 +1,8 @@
 """Data files as checked rows: JSONL, JSON, CSV, Parquet and text, told apart by suffix.
 
 Every record is parsed and its columns are checked once, when the file is loaded, whatever its
-size: a malformed row is found before any model loads. (One million rows of 345 MB take about
-four seconds.) What stays in memory is a few bytes a row; rows are read again when asked for.
+size: a malformed row is found before any model loads (`python -m benchmarks.big_data` says how
+long that takes). What stays in memory is a few bytes a row; rows are read again when asked for.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ _FORMATS = {
     ".parquet": Parquet,
     ".txt": TextLines,
 }
-_DIGEST_BLOCK = 16 << 20
+_DIGEST_BLOCK = 4 << 20
 """Bytes. Python's lock, which the scan holds, is asked for after each of them, and waited for."""
 _NAMES = "data.template, data.chat_column and data.columns name the columns that are read"
 
