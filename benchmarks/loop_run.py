@@ -13,6 +13,10 @@ RECIPE = ROOT / "benchmarks" / "loop.yaml"
 ISOLATED = ROOT / ".ci" / "isolated"
 """Gives a command a network of its own: a local Ray listens on every interface."""
 
+AROUND = {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT), "RAY_worker_niceness": "0"}
+"""Ray's workers are nice (15) unless told otherwise: on a shared machine they would stand back for
+everybody, and what they are held against would not."""
+
 
 class Seen(NamedTuple):
     """What a run told of itself."""
@@ -52,7 +56,7 @@ def run_loop(overrides: Sequence[str], *, warm_up: int = 0, left_out: int = 0) -
         said = subprocess.run(
             [*command, f"output={output}", *overrides],
             cwd=ROOT,
-            env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)},
+            env={**os.environ, **AROUND},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
