@@ -82,12 +82,17 @@ def _open(data: Path, tokenizer: Path) -> dict[str, float]:
     from configs.data import DataConfig
 
     loaded = AutoTokenizer.from_pretrained(tokenizer)
-    before, began = kilobytes(os.getpid(), "VmRSS"), time.perf_counter()
+    before, began, busy = kilobytes(os.getpid(), "VmRSS"), time.perf_counter(), time.process_time()
     source = PromptSource(DataConfig(train=data), loaded, train=data, seed=0, context=1024)
     prompts = source.take(PROMPTS)
     seconds, grown = time.perf_counter() - began, kilobytes(os.getpid(), "VmHWM") - before
     assert len(prompts) == PROMPTS and len(source) == ROWS - len(source.validation())
-    return {"seconds": round(seconds, 3), "megabytes": round(grown / 1000, 1)}
+    processor = round(time.process_time() - busy, 3)
+    return {
+        "seconds": round(seconds, 3),
+        "processor": processor,
+        "megabytes": round(grown / 1000, 1),
+    }
 
 
 if __name__ == "__main__":
