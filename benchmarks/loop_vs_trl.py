@@ -5,9 +5,10 @@
 
 Both distil the same trained teacher into the same trained student, on the same prompts in the same
 order, 32 a step, with up to 64 new tokens a response at temperature 1, in float32, with AdamW. A
-run is a process of its own, they take turns, and both may use every core. Counted are the steps
-after a warm-up, from the end of one to the end of the next: start-up, evaluation and checkpoints
-are left out; drawing, scoring by the teacher, learning and handing the weights over are in.
+run is a process of its own, they take turns, and both may use every core: each has the number of
+threads that a short try finds best for it. Counted are the steps after a warm-up, from the end of
+one to the end of the next: start-up, evaluation and checkpoints are left out; drawing, scoring by
+the teacher, learning and handing the weights over are in.
 
 What differs, and stays different:
 
@@ -22,18 +23,19 @@ What differs, and stays different:
 
 import argparse
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from benchmarks.figures import in_turns, report
 from benchmarks.loop_models import CASES, Case, made, measured_steps, models_in
-from benchmarks.loop_run import RECIPE, ROOT, Seen, run_loop
+from benchmarks.loop_run import AROUND, RECIPE, ROOT, run_loop
 from configs.load import load
 
 PEER = ROOT / ".venv-peer" / "bin" / "python"
+CORES = len(os.sched_getaffinity(0))
 
 
 def main() -> int:
@@ -50,38 +52,49 @@ def main() -> int:
 def ratios(name: str, runs: int) -> Iterator[float]:
     """Yield ours in lockstep ÷ TRL's, run after run; print all that was seen."""
     case, folder = CASES[name], made(name)
-    for ours, theirs in in_turns(
-        runs, lambda: _ours(case, folder), lambda: trl(case, folder)["prompts_per_second"]
-    ):
-        yield ours / theirs
+    short = case._replace(steps=2 * case.warm_up)
+    print("which number of threads is best:", flush=True)
+    lockstep = fastest(CORES, lambda threads: ours(short, folder, 0, threads))
+    theirs = fastest(CORES, lambda threads: trl(short, folder, threads))
+
+    def measured() -> float:
+        speed = ours(case, folder, 0, lockstep)
+        ours(case, folder, 1, 1)  # beside the figure: three parts work at one time
+        return speed
+
+    print(f"measured, {lockstep} and {theirs} thread(s):", flush=True)
+    for speed, against in in_turns(runs, measured, lambda: trl(case, folder, theirs)):
+        yield speed / against
 
 
-def _ours(case: Case, folder: Path) -> float:
-    lockstep = ours(case, folder, lag=0)
-    ours(case, folder, lag=1)
-    return lockstep.pairs_per_second
+def fastest(cores: int, speed: Callable[[int], float]) -> int:
+    """Return the number of threads, one or one a core, that gives the higher speed.
+
+    All cores are best on an idle machine; on a busy one every thread waits for the slowest.
+    """
+    return max(sorted({1, cores}), key=speed)
 
 
-def ours(case: Case, folder: Path, lag: int) -> Seen:
-    """Run ours once and say how it went."""
-    # In lockstep one part works at a time, and has both cores.
-    threads = [f"{role}.threads={1 if lag else 2}" for role in ("student", "teacher", "learner")]
+def ours(case: Case, folder: Path, lag: int, threads: int) -> float:
+    """Run ours once and say how it went; returns pairs a second."""
+    # In lockstep one part works at a time, and may have every core.
+    settings = [f"{role}.threads={threads}" for role in ("student", "teacher", "learner")]
     seen = run_loop(
-        [*measured_steps(case, lag), *models_in(folder), *threads],
+        [*measured_steps(case, lag), *models_in(folder), *settings],
         warm_up=case.warm_up,
         left_out=lag,
     )
     assert not seen.summary["teacher_cache"]["misses"], "some y_t was not in the cache"
     print(
-        f"  ours, lag {lag}: {seen.pairs_per_second:.1f} pairs/s, {seen.response_tokens:.1f} tokens"
-        f" a response; busy: {seen.busy()}",
+        f"  ours, lag {lag}, {threads} thread(s) a part: {seen.pairs_per_second:.1f} pairs/s, "
+        f"{seen.response_tokens:.1f} tokens a response; busy: {seen.busy()}",
         flush=True,
     )
-    return seen
+    return seen.pairs_per_second
 
 
-def trl(case: Case, folder: Path) -> dict[str, Any]:
-    """Run TRL once and say how it went."""
+def trl(case: Case, folder: Path, threads: int) -> float:
+    """Run TRL once and say how it went; returns prompts a second."""
     config = load(str(RECIPE), models_in(folder))
     options = {
         "steps": case.steps,
@@ -89,10 +102,12 @@ def trl(case: Case, folder: Path) -> dict[str, Any]:
         "batch": config.learner.batch_size,
         "new-tokens": config.student.sampling.max_new_tokens,
         "learning-rate": config.learner.learning_rate,
+        "threads": threads,
     }
     words = [f"--{name}={value}" for name, value in options.items()]
     said = subprocess.run(
         [PEER, ROOT / "benchmarks" / "peer_trl.py", folder, *words],
+        env={**os.environ, **AROUND, "OMP_NUM_THREADS": str(threads)},
         capture_output=True,
         text=True,
         check=False,
@@ -100,11 +115,12 @@ def trl(case: Case, folder: Path) -> dict[str, Any]:
     assert said.returncode == 0, said.stderr[-4000:]
     told = json.loads(said.stdout.splitlines()[-1])
     print(
-        f"  TRL: {told['prompts_per_second']:.1f} prompts/s, {told['response_tokens']:.1f} tokens "
-        f"a response; generating {told['generating_seconds'] / told['step_seconds']:.0%}",
+        f"  TRL, {threads} thread(s): {told['prompts_per_second']:.1f} prompts/s, "
+        f"{told['response_tokens']:.1f} tokens a response, {told['longest_of_batch']:.1f} the "
+        f"longest of a batch; generating {told['generating_seconds'] / told['step_seconds']:.0%}",
         flush=True,
     )
-    return told
+    return told["prompts_per_second"]
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import pytest
 from benchmarks import loop_run
 from benchmarks.loop_models import CASES, measured_steps, models_in, row_of
 from benchmarks.loop_run import RECIPE, ROOT, Seen
+from benchmarks.loop_vs_trl import fastest
 from configs.load import load
 
 
@@ -76,6 +77,19 @@ def test_prompts_are_exported_as_text_of_the_same_ids() -> None:
     assert row_of(Letters(), [72, 105]) == {"prompt": "Hi", "ids": [72, 105]}
     with pytest.raises(AssertionError, match="tokenised otherwise"):
         row_of(Letters(), [72, 0, 105])
+
+
+def test_each_side_gets_the_number_of_threads_that_it_is_fastest_with() -> None:
+    tried: list[int] = []
+
+    def speed(threads: int) -> float:
+        tried.append(threads)
+        return {1: 20.0, 2: 15.0, 8: 30.0}[threads]
+
+    assert fastest(2, speed) == 1
+    assert fastest(8, speed) == 8
+    assert fastest(1, speed) == 1
+    assert tried == [1, 2, 1, 8, 1]
 
 
 def test_both_environments_have_one_version_of_what_they_share() -> None:
