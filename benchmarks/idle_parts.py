@@ -99,7 +99,7 @@ class Learner:
         self._step += 1
         return {"grad_norm": 1.0, "learning_rate": 1e-3, "step": float(self._step)}
 
-    def publish_weights(self) -> tuple[WeightManifest, np.ndarray]:
+    def publish_weights(self, _lend: bool) -> tuple[WeightManifest, np.ndarray]:
         """Publish a version, and nothing else."""
         return _manifest(self._step), np.zeros(4, np.uint8)
 
