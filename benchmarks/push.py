@@ -26,8 +26,9 @@ import numpy as np
 from benchmarks.figures import command_line, in_turns, report
 from configs.load import load
 from configs.objective import SftConfig
+from configs.packing import pack
 from configs.run import RunConfig
-from configs.wire import PreferenceTuple, Prompt, Uid
+from configs.wire import PackedBatch, PreferenceTuple, Prompt, Uid
 from orchestration.ray_auth import settle_authentication
 
 PUSHES = 5
@@ -126,11 +127,11 @@ async def _start(config: RunConfig, student: str, launcher: Any) -> tuple[Any, A
     return push, stop, first.nbytes
 
 
-def _batch() -> list[PreferenceTuple]:
+def _batch() -> PackedBatch:
     """Enough to learn something from: the weights of every push are new."""
     ids = np.arange(1, 17, dtype=np.int32)
     prompt = Prompt(uid=Uid(0, 0, 0), row=0, prompt_ids_P=ids, gold_ids_T=ids)
-    return [PreferenceTuple(prompt=prompt)]
+    return pack([PreferenceTuple(prompt=prompt)])
 
 
 def _make_student(folder: str) -> None:
