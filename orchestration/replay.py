@@ -33,10 +33,11 @@ class PutResult(NamedTuple):
 class ReplayQueue:
     """Holds tuples between sampling and learning; delivers each for one effect.
 
-    Bounds: ``max_tuples`` and ``max_bytes`` count the tuples held, leased ones included. A
-    put is admitted tuple by tuple as room comes free, so a batch may be larger than the
-    bounds; the one exception is a single tuple above ``max_bytes``, which is admitted when
-    the queue is empty. Delivery: lowest uids first.
+    Bounds: ``max_tuples`` and ``max_bytes`` count the tuples held, leased ones included, and
+    those that are being redrawn, whose room is kept for them. A put is admitted tuple by tuple
+    as room comes free, so a batch may be larger than the bounds; the one exception is a single
+    tuple above ``max_bytes``, which is admitted when the queue is empty. Delivery: lowest uids
+    first.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class ReplayQueue:
         self._config = config
         self._state = ReplayState(config, clock)
         self._changed = asyncio.Condition()
-        self._waiting: list[int] = []  # bytes of the tuples that producers wait to put
+        self._waiting: dict[object, PackedTuple] = {}  # which producers wait to put
         self._closed = False
 
     async def put(self, tuples: list[PackedTuple]) -> PutResult:
@@ -168,17 +169,18 @@ class ReplayQueue:
 
     async def _wait_for_room(self, pair: PackedTuple) -> None:
         def decided() -> bool:
-            return self._state.fits(pair.nbytes) or self._state.verdict(pair.uid) != "accepted"
+            return self._state.fits(pair) or self._state.verdict(pair.uid) != "accepted"
 
         if decided():
             return
-        self._waiting.append(pair.nbytes)
+        place = object()
+        self._waiting[place] = pair
         self._state.counts["waited"] += 1
         self._changed.notify_all()  # a lease that this makes hopeless must find out
         try:
             await self._changed.wait_for(decided)
         finally:
-            self._waiting.remove(pair.nbytes)
+            del self._waiting[place]
 
     def _ready(self, count: int) -> bool:
         if self._state.queued >= count:
@@ -195,7 +197,7 @@ class ReplayQueue:
 
     def _refuse_impossible(self, count: int) -> None:
         """Raise when producers wait for room that only this lease could make."""
-        full = self._waiting and not any(map(self._state.fits, self._waiting))
+        full = self._waiting and not any(map(self._state.fits, self._waiting.values()))
         if full and self._state.only_queued:
             raise ConfigError(
                 f"the replay queue is full with {self._state.queued} tuples and a batch needs "

@@ -67,7 +67,9 @@ class ReplayState:
         self._bytes = 0
         self._queued: set[Uid] = set()
         self._stale: set[Uid] = set()
-        self._redrawing: set[Uid] = set()
+        self._redrawing: dict[Uid, int] = {}
+        """With the bytes that each had: its room is kept, or it could wait for ever to come back
+        while new tuples fill the queue and nobody leases."""
         self._leases: dict[str, _LiveLease] = {}
         self._expired: dict[str, set[Uid]] = {}
         self._acked = UidSet()
@@ -82,8 +84,8 @@ class ReplayState:
 
     @property
     def only_queued(self) -> bool:
-        """Whether nothing but a lease can make room: no tuple is leased or stale."""
-        return len(self._queued) == len(self._held)
+        """Whether nothing but a lease can make room: no tuple is leased, stale or redrawn."""
+        return len(self._queued) == len(self._held) + len(self._redrawing)
 
     @property
     def coming_back(self) -> bool:
@@ -105,18 +107,21 @@ class ReplayState:
             return "late"
         return "duplicates" if uid in self._held else "accepted"
 
-    def fits(self, nbytes: int) -> bool:
-        """Whether a tuple of so many bytes may be added; anything fits an empty queue."""
-        if not self._held:
+    def fits(self, pair: PackedTuple) -> bool:
+        """Whether a tuple may be added: anything fits an empty queue, and what comes back redrawn
+        has its room still.
+        """
+        taken = len(self._held) + len(self._redrawing)
+        if not taken or pair.uid in self._redrawing:
             return True
-        room = len(self._held) < self._config.max_tuples
-        return room and self._bytes + nbytes <= self._config.max_bytes
+        nbytes = self._bytes + sum(self._redrawing.values()) + pair.nbytes
+        return taken < self._config.max_tuples and nbytes <= self._config.max_bytes
 
     def admit(self, pair: PackedTuple) -> Verdict:
         """Add a tuple if its verdict is ``accepted``; returns the verdict."""
         verdict = self.verdict(pair.uid)
         if verdict == "accepted":
-            self._redrawing.discard(pair.uid)
+            self._redrawing.pop(pair.uid, None)
             self._held[pair.uid] = pair
             self._bytes += pair.nbytes
             self._queued.add(pair.uid)
@@ -176,8 +181,9 @@ class ReplayState:
         """Move up to ``limit`` stale uids, lowest first, to ``redrawing``; returns the tuples."""
         uids = nsmallest(limit, self._stale)
         self._stale.difference_update(uids)
-        self._redrawing.update(uids)
-        return PackedBatch(self._forget(uid) for uid in uids)
+        pairs = PackedBatch(self._forget(uid) for uid in uids)
+        self._redrawing.update((pair.uid, pair.nbytes) for pair in pairs)
+        return pairs
 
     def ack(self, lease_id: str, step: int) -> list[Uid]:
         """Consume the uids of a lease that no finished or other live lease accounts for."""
@@ -238,10 +244,10 @@ class ReplayState:
     def _leave(self, uids: Collection[Uid]) -> None:
         """Take finished uids out of every state, so that the records of leases stay small."""
         leased = [lease.uids for lease in self._leases.values()]
-        states = (self._queued, self._stale, self._redrawing, *leased, *self._expired.values())
-        for state in states:
+        for state in (self._queued, self._stale, *leased, *self._expired.values()):
             state.difference_update(uids)
         for uid in uids:
+            self._redrawing.pop(uid, None)
             if uid in self._held:
                 self._forget(uid)
         self._leases = {name: lease for name, lease in self._leases.items() if lease.uids}

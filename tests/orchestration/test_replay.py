@@ -214,6 +214,28 @@ def test_a_lease_that_finds_too_few_because_of_staleness_says_so_once_and_then_w
     run(scenario())
 
 
+@pytest.mark.parametrize("bound", [{"max_tuples": 4}, {"max_bytes": 4 * BYTES + 1}])
+def test_what_is_redrawn_comes_back_to_a_full_queue(bound: dict[str, Any]) -> None:
+    """Whoever redraws is who leases: new tuples in its place would stop everything for ever."""
+
+    async def scenario() -> None:
+        replay = queue(**bound)
+        await replay.put([pair(0, version=0), *pairs(1, 2, 3, version=1)])
+        new = asyncio.create_task(replay.put(pairs(4, 5, version=1)))
+        leasing = asyncio.create_task(replay.lease(4, 1))
+        assert (await leasing)[0].stale == (uid(0),)
+        await replay.take_stale(1)
+        assert not await settled(new), "its room is kept"
+        back = asyncio.create_task(replay.put([pair(0, version=1)]))
+        assert await settled(back), "it waits for the new ones"
+        lease, tuples = await replay.lease(4, 1)
+        assert ordinals(tuples) == [0, 1, 2, 3]
+        await replay.ack(lease.id, 2)
+        assert await new == PutResult(2, 0, 0)
+
+    run(scenario())
+
+
 def test_tuples_without_student_response_never_grow_stale() -> None:
     async def scenario() -> None:
         replay = queue()
