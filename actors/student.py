@@ -7,14 +7,8 @@ from typing import Any
 import numpy as np
 
 from actors.vllm_engine import VllmEngine
-from actors.weights import (
-    check_parts,
-    check_probe,
-    check_received,
-    check_tensors,
-    check_version,
-    start_checksum,
-)
+from actors.weights import check_parts, check_probe, check_received, check_tensors, check_version
+from configs.checksum import start_checksum
 from configs.errors import DataError, WeightSyncError
 from configs.faults import failpoint, is_armed
 from configs.sampling import Sampling

@@ -7,31 +7,15 @@ engine then computes the learner's log-probabilities. The sending half is ``lear
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-import xxhash
 
 from configs.errors import WeightSyncError
 from configs.wire import TensorSpec, WeightManifest
 
 ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
 """Bytes of one value of every dtype that travels."""
-_BESIDE = ThreadPoolExecutor(1, thread_name_prefix="checksum")
-
-
-def checksum(parts: Iterable[np.ndarray]) -> str:
-    """Return 32 hexadecimal digits (xxh3) over contiguous uint8 arrays, however they are cut."""
-    digest = xxhash.xxh3_128()
-    for part in parts:
-        digest.update(part.data)
-    return digest.hexdigest()
-
-
-def start_checksum(parts: Sequence[np.ndarray]) -> Future[str]:
-    """Take the checksum in a thread of its own, beside what else is done with ``parts``."""
-    return _BESIDE.submit(checksum, parts)
 
 
 def check_version(manifest: WeightManifest, *, held: int) -> None:

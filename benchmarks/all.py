@@ -13,8 +13,8 @@ from pathlib import Path
 from benchmarks import table
 
 ROOT = Path(__file__).parents[1]
-MODULES = {
-    "loop_vs_trl": ["tiny"],
+MODULES: dict[str, list[str]] = {
+    "loop_vs_trl": ["tiny", "small"],
     "sampler": [],
     "learner_step": [],
     "loss_memory": [],
@@ -26,7 +26,7 @@ MODULES = {
     "memory_growth": [],
     "big_data": [],
 }
-"""What is run, with its arguments."""
+"""What is run, and the cases of those that have several."""
 
 
 def main() -> int:
@@ -44,8 +44,10 @@ def main() -> int:
 
 def _run(name: str) -> int:
     print(f"== {name}", flush=True)
-    command = [sys.executable, "-m", f"benchmarks.{name}", *MODULES[name]]
-    return subprocess.run(command, cwd=ROOT, check=False).returncode
+    command = [sys.executable, "-m", f"benchmarks.{name}"]
+    cases = [[case] for case in MODULES[name]] or [[]]
+    runs = [subprocess.run([*command, *case], cwd=ROOT, check=False) for case in cases]
+    return max(run.returncode for run in runs)
 
 
 if __name__ == "__main__":

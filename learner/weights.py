@@ -7,31 +7,15 @@ The receiving half is ``actors/weights.py``.
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import xxhash
 from torch import Tensor
 
 from configs.wire import TensorSpec, WeightManifest
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_BESIDE = ThreadPoolExecutor(1, thread_name_prefix="checksum")
-
-
-def checksum(parts: Iterable[np.ndarray]) -> str:
-    """Return 32 hexadecimal digits (xxh3) over contiguous uint8 arrays, however they are cut."""
-    digest = xxhash.xxh3_128()
-    for part in parts:
-        digest.update(part.data)
-    return digest.hexdigest()
-
-
-def start_checksum(parts: Sequence[np.ndarray]) -> Future[str]:
-    """Take the checksum in a thread of its own, beside what else is done with ``parts``."""
-    return _BESIDE.submit(checksum, parts)
 
 
 class WeightCopies:

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from configs.checksum import start_checksum
 from configs.errors import CheckpointError, DependencyError, NonFiniteError
 from configs.faults import failpoint
 from configs.packing import unpack
@@ -26,13 +27,7 @@ from learner.engine import DeepSpeedEngine
 from learner.logprobs import ResponseScorer, disable_dropout, prove_scorer
 from learner.segments import Asked, Segment
 from learner.step import forward_backward, gold_nll
-from learner.weights import (
-    WeightCopies,
-    WeightViews,
-    make_manifest,
-    open_cuda_sender,
-    start_checksum,
-)
+from learner.weights import WeightCopies, WeightViews, make_manifest, open_cuda_sender
 
 _FULL_BYTES = 1 << 20
 """A disk with less room is taken for full: torch says of a failed write only that it failed."""

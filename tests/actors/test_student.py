@@ -22,11 +22,12 @@ from transformers import (
 
 from actors.student import StudentSampler, request_seed
 from actors.weight_recorder import LoadRecorder, Move, Target
+from configs.checksum import checksum
 from configs.errors import DataError, WeightSyncError
 from configs.sampling import Sampling
 from configs.student import StudentConfig
 from configs.wire import Prompt, Uid, WeightManifest
-from learner.weights import checksum, make_manifest
+from learner.weights import make_manifest
 from tests.packed_weights import packed_weights
 
 CONTEXT, VOCABULARY, HIDDEN = 64, 61, 64

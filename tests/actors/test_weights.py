@@ -13,9 +13,8 @@ from actors.weights import (
     check_received,
     check_tensors,
     check_version,
-    checksum,
-    start_checksum,
 )
+from configs.checksum import checksum, start_checksum
 from configs.errors import WeightSyncError
 from configs.wire import TensorSpec, WeightManifest
 

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from actors.weights import by_name, check_parts, check_received, checksum
+from actors.weights import by_name, check_parts, check_received
+from configs.checksum import checksum
 from configs.packing import pack
 from configs.run import RunConfig
 from configs.wire import PreferenceTuple, WeightManifest

@@ -5,16 +5,9 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from configs.checksum import checksum, start_checksum
 from configs.wire import TensorSpec
-from learner.weights import (
-    SamplerClient,
-    StateDictSource,
-    WeightCopies,
-    WeightViews,
-    checksum,
-    make_manifest,
-    start_checksum,
-)
+from learner.weights import SamplerClient, StateDictSource, WeightCopies, WeightViews, make_manifest
 from tests.packed_weights import packed_weights
 
 

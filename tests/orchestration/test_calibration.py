@@ -33,10 +33,11 @@ def test_what_local_and_deterministic_recipes_rule_out_is_left_out_and_said():
 @pytest.mark.parametrize("override", ["cluster.local=true", "deterministic=true", "seed=3"])
 def test_every_run_that_is_made_is_one_that_a_run_accepts(override, tmp_path):
     found = allowed(calibrations(load("quickstart", [override])), lambda _: None)
+    assert "whole" in found
     for kind, config in found.items():
         path = tmp_path / f"{kind}.yaml"
         path.write_text(dump(config))
-        load(str(path))
+        assert dump(load(str(path))) == dump(config)
 
 
 def test_a_recipe_that_cannot_be_calibrated_is_refused_before_the_first_run(monkeypatch):

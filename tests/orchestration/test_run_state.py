@@ -109,4 +109,8 @@ def test_a_disk_that_is_full_is_heard_of_elsewhere(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(run_state, "write_json", full)
-    write_down_a_crash(a_run(tmp_path / "run"), lambda said: None)
+    said: list[str] = []
+    run = a_run(tmp_path / "run")
+    write_down_a_crash(run, said.append)
+    status = read_status(run)
+    assert said and status and status["state"] == "running", "told, and left as it was"
