@@ -17,92 +17,34 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks.figures import command_line, in_turns, report
+from benchmarks.idle_parts import Learner, Prompts, Sampler, Teacher
 from configs.load import load
-from configs.packing import pack
 from configs.run import RunConfig
-from configs.wire import (
-    PackedBatch,
-    PreferenceTuple,
-    Prompt,
-    Response,
-    Trajectory,
-    WeightProof,
-)
+from configs.wire import PackedTuple, Prompt, Trajectory
 from orchestration.ray_auth import settle_authentication
 
 STEPS = 40
 SECONDS = 1.0
 """Of drawing a batch, and of learning from one."""
-_RESPONSE = Response(
-    ids_T=np.zeros(32, np.int32),
-    finish_reason="stop",
-    behaviour_logprobs_T=np.zeros(32, np.float32),
-    teacher_logprobs_T=np.zeros(32, np.float32),
-)
 
 
-class SleepingSampler:
+class SleepingSampler(Sampler):
     """Draws in its sleep."""
-
-    version = 0
 
     def generate(self, prompts: list[Prompt]) -> list[Trajectory]:
         """Sleep, and answer with a trajectory a prompt."""
         time.sleep(SECONDS)
-        return [
-            Trajectory(prompt=prompt, response=_RESPONSE, weight_version=self.version)
-            for prompt in prompts
-        ]
-
-    def load_weights(self, version: int, _weights: None, _going_back: bool) -> WeightProof:
-        """Take a version in."""
-        self.version = version
-        return WeightProof(version=version, probe_difference=0, seconds=0, nbytes=0)
+        return super().generate(prompts)
 
 
-class WakefulTeacher:
-    """Answers and judges at once."""
-
-    def respond(self, prompts: list[Prompt]) -> list[Response]:
-        """Answer each prompt."""
-        return [_RESPONSE] * len(prompts)
-
-    def judge(
-        self, prompts: list[Prompt], answers: list[Response], drawn: list[Trajectory], _offline: Any
-    ) -> PackedBatch:
-        """Make tuples."""
-        return pack(
-            PreferenceTuple(
-                prompt=prompt,
-                teacher_response=answer,
-                student_response=trajectory.response,
-                weight_version=trajectory.weight_version,
-            )
-            for prompt, answer, trajectory in zip(prompts, answers, drawn, strict=True)
-        )
-
-
-class SleepingLearner:
+class SleepingLearner(Learner):
     """Learns in its sleep."""
 
-    step = 0
-
-    def forward_backward(self, batch: PackedBatch) -> dict[str, float]:
+    def forward_backward(self, packed: list[PackedTuple]) -> dict[str, float]:
         """Sleep over a batch."""
         time.sleep(SECONDS)
-        return {"loss": 0.0, "pairs": float(len(batch))}
-
-    def optim_step(self) -> dict[str, float]:
-        """Count a step."""
-        self.step += 1
-        return {}
-
-    def publish_weights(self, _lend: bool) -> tuple[int, None]:
-        """Publish the version, which is all that there is of the weights."""
-        return self.step, None
+        return super().forward_backward(packed)
 
 
 def main() -> int:
@@ -140,7 +82,7 @@ async def _run(config: RunConfig, launcher: Any, ledger: Any) -> float:
 
     roles = {
         "sampler": launcher.role("sampler-0", SleepingSampler),
-        "teacher": launcher.role("teacher-0", WakefulTeacher),
+        "teacher": launcher.role("teacher-0", Teacher),
         "learner": launcher.role("learner-0", SleepingLearner),
         "queue": launcher.role("queue", lambda: ReplayQueue(config.replay), asynchronous=True),
     }
@@ -159,17 +101,13 @@ async def _run(config: RunConfig, launcher: Any, ledger: Any) -> float:
 def _parts(roles: dict[str, Any], ledger: Any) -> Any:
     from orchestration.learner_group import LearnerGroup
     from orchestration.pipeline import Parts
-    from orchestration.simulated_parts import (
-        SimulatedPrompts,
-        SimulatedRecorder,
-        SimulatedSupervisor,
-    )
+    from orchestration.simulated_parts import SimulatedRecorder, SimulatedSupervisor
     from orchestration.weight_sync import WeightSync
 
     learner = LearnerGroup([roles["learner"]])
     samplers: Sequence[Any] = [roles["sampler"]]
     made: dict[str, Any] = {
-        "prompts": SimulatedPrompts(),
+        "prompts": Prompts(),
         "samplers": samplers,
         "teachers": [roles["teacher"]],
         "queue": roles["queue"],
