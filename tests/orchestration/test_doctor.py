@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -68,7 +69,7 @@ def test_a_broken_override_is_one_sentence_and_exit_code_2():
 def test_without_packages_it_says_so_in_one_sentence():
     done = run("-S", "-m", "orchestration.doctor")
     assert done.returncode == 3
-    assert done.stderr.startswith("error: not installed: ray, torch, transformers and 15 more")
+    assert re.match(r"error: not installed: ray, torch, transformers and \d+ more", done.stderr)
     assert "make setup" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
