@@ -31,7 +31,7 @@ from learner.weights import WeightCopies, WeightViews, make_manifest, open_cuda_
 
 _FULL_BYTES = 1 << 20
 """A disk with less room is taken for full: torch says of a failed write only that it failed."""
-_PROBE_LENGTH = 24
+_PROBE_LENGTH = 8
 _PROBE_TOLERANCE = {"float32": 1e-4, "bfloat16": 0.15}
 """Nats by which two engines may differ on the same weights, by number format."""
 

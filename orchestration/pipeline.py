@@ -6,7 +6,7 @@
             │                       │ TeacherServer.judge     → tuples       ▼
        learn loop ◄──────────────── ReplayQueue.lease ◄─────────────── ReplayQueue.put
             │  LearnerGroup.learn → a step          (values travel as references, and
-            └─ WeightSync.push    → samplers         never through this process)
+            └─ HandOver: weights  → samplers         never through this process)
 
 Back-pressure is one number, the *slots*: a prompt takes a slot when it is issued and gives
 it back when the step that learned from it has been pushed to every sampler. There are
@@ -25,7 +25,7 @@ again. A dead learner or queue ends the loops; another pipeline then goes on (``
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import InitVar, dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -37,6 +37,7 @@ from configs.packing import pack, unpack
 from configs.run import RunConfig
 from configs.wire import PreferenceTuple, Prompt, Uid
 from orchestration.drops import Drops
+from orchestration.hand_over import HandOver, Step
 from orchestration.learner_group import LearnerGroup
 from orchestration.ledger import Ledger
 from orchestration.recorder import Recorder
@@ -46,7 +47,7 @@ from orchestration.slots import Slots
 from orchestration.supervisor import Supervisor
 from orchestration.suspects import Suspects
 from orchestration.tuple_maker import TupleMaker
-from orchestration.weight_sync import SyncRecord, WeightSync
+from orchestration.weight_sync import WeightSync
 
 LEASE_WAIT_SECONDS = 60.0
 """How long one wait for a batch lasts before the loop looks around again."""
@@ -98,6 +99,7 @@ class Pipeline:
     _slots: Slots = field(init=False)
     _drops: Drops = field(init=False)
     _suspects: Suspects = field(init=False)
+    _hand_over: HandOver = field(init=False)
     _loops: asyncio.TaskGroup = field(default_factory=asyncio.TaskGroup)
     _producing: "dict[int, asyncio.Task[None]]" = field(default_factory=dict)
     """The loops that feed the queue, by number."""
@@ -125,6 +127,14 @@ class Pipeline:
             slots=self._slots,
             most=self.config.replay.max_dropped,
         )
+        self._hand_over = HandOver(
+            sync=self.parts.sync,
+            queue=self.parts.queue,
+            slots=self._slots,
+            recorder=self.parts.recorder,
+            supervisor=self.parts.supervisor,
+            push_every=self.config.push_every,
+        )
 
     async def run(self) -> None:
         """Make ``learner.steps`` steps, or stop earlier after ``stop``.
@@ -134,8 +144,11 @@ class Pipeline:
         """
         async with self._loops:
             self._start_producers()
+            watching = self._loops.create_task(self._hand_over.watch(), name="hand-over")
             learning = self._loops.create_task(self._learn_loop(), name="learn")
-            learning.add_done_callback(lambda _: [p.cancel() for p in self._producing.values()])
+            learning.add_done_callback(
+                lambda _: [each.cancel() for each in (watching, *self._producing.values())]
+            )
 
     def stop(self) -> None:
         """Finish the step under way, then stop; no further prompt is issued."""
@@ -146,6 +159,7 @@ class Pipeline:
         """Wait, after ``run`` has failed, until the step under way is made and booked, or not."""
         if self._learning:
             await asyncio.gather(self._learning, return_exceptions=True)
+        await self._hand_over.settle()
 
     def _start_producers(self) -> None:
         """Start the loops that are missing."""
@@ -229,18 +243,20 @@ class Pipeline:
         while self.step < self.config.learner.steps and not self._stopped.is_set():
             leased = await self._lease_unless_stopped()
             if leased is None:
-                return
+                break
             lease, batch = leased
             failpoint("driver.leased")
             self._learning = asyncio.create_task(self._learn(lease, batch))
             self._learning.add_done_callback(_hear)
             if await asyncio.shield(self._learning):
                 await self._between_steps()
+        await self._hand_over.done()
 
     async def _learn(self, lease: Lease, batch: Any) -> bool:
         """Make one step and book it: one cannot be without the other. False: it was skipped."""
         try:
-            outcome = await self.parts.learner.learn(batch)
+            async with self._hand_over.learning:
+                outcome = await self.parts.learner.learn(batch)
         except NonFiniteError as error:
             await self._skip(lease, error)
             return False
@@ -251,7 +267,8 @@ class Pipeline:
         failpoint("driver.acked")
         self.parts.ledger.consumed(self.step, consumed)
         failpoint("driver.consumed")
-        await self._publish(lease, outcome, len(consumed))
+        step = Step(number=self.step, lease=lease, outcome=outcome, consumed=len(consumed))
+        await self._hand_over.begin(step)
         return True
 
     async def _ack(self, lease: Lease) -> Sequence[Uid]:
@@ -260,32 +277,6 @@ class Pipeline:
             return await self.parts.queue.call("ack", lease.id, self.step)
         except RoleDied:
             return lease.uids
-
-    async def _publish(self, lease: Lease, outcome: Mapping[str, float], consumed: int) -> None:
-        """Push the weights where that is due, and let as many prompts in as were learned from."""
-        every = self.config.push_every
-        due = every is not None and self.step % every == 0
-        pushed: SyncRecord | None = None
-        queue: Mapping[str, float] = {}
-        try:
-            pushed, queue = await asyncio.gather(
-                self._push() if due else _nothing(), self._queue_statistics()
-            )
-            failpoint("driver.pushed")
-            await self._slots.learned(consumed)
-        finally:
-            # The step is in the ledger, whatever became of the push: no record may lack it.
-            self.parts.recorder.stepped(self.step, lease, outcome, pushed, queue)
-
-    async def _queue_statistics(self) -> Mapping[str, float]:
-        """Return how full the queue is; the next lease will tell of a dead one."""
-        try:
-            return await self.parts.queue.call("statistics")
-        except RoleDied:
-            return {}
-
-    async def _push(self) -> SyncRecord:
-        return await self.parts.supervisor.persist(self.parts.sync.push)
 
     async def _skip(self, lease: Lease, error: NonFiniteError) -> None:
         """Give a batch up that would have poisoned the weights.
@@ -300,16 +291,17 @@ class Pipeline:
         await self._drops.add(lease.uids, "nonfinite")
 
     async def _between_steps(self) -> None:
-        last = self.step >= self.config.learner.steps
-        every = self.config.evaluation.every
-        if every and self.step % every == 0 and not last:
+        if self.step >= self.config.learner.steps:
+            return
+        evaluation, checkpoint = self.config.evaluation.every, self.config.checkpoint_every
+        if evaluation and self.step % evaluation == 0:
+            await self._hand_over.done()
             await self.parts.supervisor.persist(self._evaluate)
-        every = self.config.checkpoint_every
-        if every and self.step % every == 0 and not last:
+        if checkpoint and self.step % checkpoint == 0:
+            await self._hand_over.done()
             await self.keep(self.step)
-        if not last:
-            await self.regroup(self.step)
-            self._start_producers()
+        await self.regroup(self.step)
+        self._start_producers()
 
     async def _evaluate(self) -> None:
         """Look at the newest weights; calls to draw wait, or come before them in the samplers."""
@@ -395,10 +387,6 @@ class Pipeline:
         """Give up the prompts to which the teacher has no usable answer."""
         self.parts.recorder.teacher_failed(failure.uids, str(failure))
         await self._drops.add(failure.uids, "teacher_failed")
-
-
-async def _nothing() -> None:
-    return None
 
 
 def _hear(task: "asyncio.Task[Any]") -> None:

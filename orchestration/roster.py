@@ -70,12 +70,18 @@ class Roster:
             await asyncio.sleep(self.config.health_every_seconds)
 
     async def change(self, step: int) -> None:
-        """Let samplers join and leave behind ``step``; no push and no evaluation is under way.
+        """Let samplers join and leave behind ``step``; no evaluation is under way.
 
         Where weights travel by a way that is opened once, they stay who they are.
         """
         if not self.sync.takes_newcomers:
             return
+        if self._ready or len(self.roles.samplers) > self._most():
+            async with self.sync.at_rest():
+                await self._change(step)
+        self._tell()
+
+    async def _change(self, step: int) -> None:
         samplers, most = self.roles.samplers, self._most()
         while self._ready and len(samplers) < most:
             if not await self._admit(self._ready[0], step):
@@ -85,7 +91,6 @@ class Roster:
             self.ledger.left(role.name, step=step)
             self.announce(f"{role.name} leaves behind step {step}: {len(samplers)} draw")
             self._let_go(role)
-        self._tell()
 
     async def stop(self) -> None:
         """End everyone who is not, or no more, among the run's roles."""

@@ -50,6 +50,9 @@ class WeightSync:
         self._transport = transport
         self._transfer = transfer
         self._held: int | None = None
+        self._loading = asyncio.Lock()
+        self._asked = 0.0
+        """When what is published was asked for."""
         self._snapshot: tuple[int, Any] | None = None
         self.records: list[SyncRecord] = []
 
@@ -60,14 +63,41 @@ class WeightSync:
         restored from a checkpoint. Raises ``WeightSyncError`` when a sampler does not hold what
         the learner sent.
         """
-        start = time.monotonic()
-        if self._transfer is None:
-            weights = self._learner.publish_weights()
-            self._snapshot = (self._learner.step, weights)
-            proofs = await self._load(*weights, going_back)
-        else:
-            proofs = await self._push_by_cuda()
-        return self._proved(self._learner.step, proofs, start)
+        if self.leaves_learner_free:
+            self.publish()
+            return await self.load(going_back=going_back)
+        async with self._loading:
+            start = time.monotonic()
+            return self._proved(self._learner.step, await self._push_by_cuda(), start)
+
+    @property
+    def leaves_learner_free(self) -> bool:
+        """Whether ``publish`` and ``load`` are two; a CUDA transport reads the live weights."""
+        return self._transfer is None
+
+    def publish(self) -> None:
+        """Have the learner lay the current weights out. Its next step waits for ``laid_out``."""
+        self._asked = time.monotonic()
+        self._snapshot = (self._learner.step, self._learner.publish_weights())
+
+    async def laid_out(self) -> None:
+        """Wait until the learner may change its weights: what it published is in other memory."""
+        assert self._snapshot is not None, "publish() comes first"
+        manifest, _ = self._snapshot[1]
+        await self._learner.ranks[0].fetch(manifest)
+
+    async def load(self, *, going_back: bool = False) -> SyncRecord:
+        """Bring what is published into every sampler; raises as ``push`` does."""
+        async with self._loading:
+            assert self._snapshot is not None, "publish() comes first"
+            version, weights = self._snapshot
+            return self._proved(version, await self._load(*weights, going_back), self._asked)
+
+    @asynccontextmanager
+    async def at_rest(self) -> AsyncIterator[None]:
+        """Keep weights from travelling for a while."""
+        async with self._loading:
+            yield
 
     @property
     def takes_newcomers(self) -> bool:
@@ -100,9 +130,8 @@ class WeightSync:
             self._snapshot = before  # whoever tries again has that to bring back
             raise
         if bring_back and before is not None and before[0] != self._held:
-            start = time.monotonic()
-            version, weights = self._snapshot = before
-            self._proved(version, await self._load(*weights, True), start)
+            self._snapshot, self._asked = before, time.monotonic()
+            await self.load(going_back=True)
 
     def _proved(self, version: int, proofs: Mapping[Role, WeightProof], start: float) -> SyncRecord:
         for sampler, proof in proofs.items():

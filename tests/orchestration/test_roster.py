@@ -1,6 +1,8 @@
 """Samplers that join and leave: who is placed, who is taken in, who is let go, and who never is."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from hypothesis import given, settings
@@ -45,15 +47,23 @@ class Sampler(Role):
 
 
 class Sync:
-    """Remembers who was given weights."""
+    """Remembers who was given weights, and that none travelled meanwhile."""
 
     takes_newcomers = True
 
     def __init__(self) -> None:
         self.given: list[str] = []
         self.error: Exception | None = None
+        self.resting = False
+
+    @asynccontextmanager
+    async def at_rest(self) -> AsyncIterator[None]:
+        self.resting = True
+        yield
+        self.resting = False
 
     async def give(self, role: Role) -> None:
+        assert self.resting, "a push is under way, perhaps"
         if self.error:
             error, self.error = self.error, None
             raise error

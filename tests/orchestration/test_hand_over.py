@@ -1,0 +1,139 @@
+"""What follows a step: weights that travel beside the next one, slots, records, errors."""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from configs.errors import WeightSyncError
+from configs.wire import WeightProof
+from orchestration.roles import AnswerLost, RoleDied
+from tests.orchestration.fake_parts import FakeLearner, FakeSampler
+from tests.orchestration.test_pipeline import Rig
+
+LOAD_SECONDS = 0.15
+
+
+class SlowSampler(FakeSampler):
+    """Takes its time to load, and notes when; ``failure`` is raised by its ``fails_load``-th load."""
+
+    def __init__(self, *, failure: Exception | None = None, fails_load: int = 0) -> None:
+        super().__init__()
+        self.failure, self.fails_load = failure, fails_load
+        self.loads: list[tuple[float, float]] = []
+
+    def load_weights(self, *push: Any) -> WeightProof:
+        began = time.monotonic()
+        time.sleep(LOAD_SECONDS)
+        self.loads.append((began, time.monotonic()))
+        if self.failure and len(self.loads) == self.fails_load:
+            raise self.failure
+        return super().load_weights(*push)
+
+
+class WatchedLearner(FakeLearner):
+    """Notes when it learns, and when weights are asked of it."""
+
+    def __init__(self, seconds: float = 0.05) -> None:
+        super().__init__(seconds=seconds)
+        self.learned: list[tuple[float, float]] = []
+        self.published: list[int] = []
+
+    def forward_backward(self, packed: Any) -> dict[str, float]:
+        began = time.monotonic()
+        statistics = super().forward_backward(packed)
+        self.learned.append((began, time.monotonic()))
+        return statistics
+
+    def publish_weights(self, lend: bool = False) -> Any:
+        self.published.append(self.step)
+        return super().publish_weights(lend)
+
+
+def run(tmp_path: Path, sampler: FakeSampler, learner: FakeLearner, **how: Any) -> Rig:
+    rig = Rig(tmp_path, samplers=[sampler], learner=learner, **how)
+    asyncio.run(rig.run())
+    return rig
+
+
+def overlaps(some: list[tuple[float, float]], others: list[tuple[float, float]]) -> int:
+    return sum(a < d and c < b for a, b in some for c, d in others)
+
+
+def test_weights_travel_beside_the_next_step_where_sampling_may_be_ahead(tmp_path: Path):
+    sampler, learner = SlowSampler(), WatchedLearner()
+    rig = run(tmp_path, sampler, learner, steps=6, lag=2)
+    assert overlaps(sampler.loads, learner.learned) > 0
+    assert rig.recorder.steps == [1, 2, 3, 4, 5, 6]
+    assert rig.recorder.pushed == [1, 2, 3, 4, 5, 6]
+    assert sampler.pushes == [0, 1, 2, 3, 4, 5, 6], "one after the other, each version once"
+    assert max(rig.recorder.lags) <= 2
+
+
+def test_in_lockstep_they_do_not(tmp_path: Path):
+    sampler, learner = SlowSampler(), WatchedLearner()
+    rig = run(tmp_path, sampler, learner, steps=3, lag=0)
+    assert overlaps(sampler.loads, learner.learned) == 0
+    assert set(rig.recorder.lags) == {0}
+
+
+@pytest.mark.parametrize("lag", [0, 1, 3])
+def test_a_load_that_fails_beside_a_step_ends_the_run_and_every_step_is_recorded(tmp_path, lag):
+    failure = WeightSyncError("a layer holds other weights")
+    sampler, learner = SlowSampler(failure=failure, fails_load=3), WatchedLearner(0.01)
+    rig = Rig(tmp_path, samplers=[sampler], learner=learner, steps=50, lag=lag)
+    with pytest.raises(ExceptionGroup) as caught:
+        asyncio.run(rig.run())
+    assert isinstance(caught.value.exceptions[0], WeightSyncError)
+    assert len(caught.value.exceptions) <= 2, "whoever waited hears the same error"
+    steps = len(rig.noted("consumed"))
+    assert rig.recorder.steps == list(range(1, steps + 1))
+    assert rig.recorder.pushed[:1] == [1] and set(rig.recorder.pushed[1:]) == {None}
+
+
+def test_weights_that_were_lost_on_their_way_are_published_anew_between_two_steps(tmp_path: Path):
+    sampler = SlowSampler(failure=AnswerLost("its machine is gone"), fails_load=3)
+    learner = WatchedLearner(0.2)
+    rig = Rig(tmp_path, samplers=[sampler], learner=learner, steps=5, lag=1)
+    rig.supervisor.mend = lambda death: None
+    asyncio.run(rig.run())
+    assert len(learner.published) == 1 + 5 + 1
+    assert rig.recorder.steps == [1, 2, 3, 4, 5]
+    assert rig.recorder.pushed == sorted(rig.recorder.pushed), "never an older version"
+    assert rig.recorder.pushed[-1] == 5
+    assert max(rig.recorder.lags) <= 1
+
+
+def test_a_sampler_that_dies_of_a_load_is_given_the_same_weights_again(tmp_path: Path):
+    death = RoleDied("sampler-0 died", role="sampler-0", life=0)
+    sampler, learner = SlowSampler(failure=death, fails_load=3), WatchedLearner()
+    rig = Rig(tmp_path, samplers=[sampler], learner=learner, steps=4, lag=1)
+    rig.supervisor.mend = lambda death: None
+    asyncio.run(rig.run())
+    assert rig.supervisor.deaths == ["sampler-0"]
+    assert learner.published == [0, 1, 2, 3, 4]
+    assert sampler.pushes == [0, 1, 2, 3, 4]
+
+
+def test_a_checkpoint_and_an_evaluation_find_the_step_handed_over(tmp_path: Path):
+    sampler, learner = SlowSampler(), WatchedLearner(0.01)
+    rig = Rig(
+        tmp_path,
+        samplers=[sampler],
+        learner=learner,
+        steps=6,
+        lag=2,
+        checkpoint={"every": 2},
+        evaluation={"every": 2},
+    )
+    seen: list[tuple[int, list[int]]] = []
+
+    async def keep(step: int) -> None:
+        seen.append((step, list(rig.recorder.steps)))
+
+    rig._keep = keep  # type: ignore[method-assign]
+    asyncio.run(rig.run())
+    assert seen == [(2, [1, 2]), (4, [1, 2, 3, 4])]
+    assert rig.evaluated == [(2, 2), (4, 4)]
