@@ -47,9 +47,14 @@ def start_vllm(*, transport: str | None, **options: Any) -> "LLM":
         import torch._dynamo
 
         torch._dynamo.config.disable = True
+        # Its kernels for bfloat16 use Intel's matrix registers where there are any, and leave it
+        # to others to ask Linux for them: without, the first token ends the process.
+        torch.cpu._init_amx()
     set_num_threads = torch.set_num_threads
     from vllm import LLM
 
+    if on_cpu:
+        _fuse_gelu()
     _keep_shared_state()
     _forget_dead_groups()
     if transport is not None:
@@ -69,6 +74,17 @@ def start_vllm(*, transport: str | None, **options: Any) -> "LLM":
     torch.set_num_threads = set_num_threads  # vLLM's CPU worker makes it a no-op
     _check_head_size(llm)
     return llm
+
+
+def _fuse_gelu() -> None:
+    """Have GPT-2's activation computed in one pass over memory, not in eight; the same function."""
+    import torch
+    from vllm.model_executor.layers.activation import NewGELU
+
+    def fused(_: NewGELU, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.gelu(x, approximate="tanh")
+
+    NewGELU.forward_native = fused
 
 
 def _check_head_size(llm: "LLM") -> None:

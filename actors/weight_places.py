@@ -116,6 +116,8 @@ class _Packed:
 
     def _pack(self, weight: Tensor) -> None:
         layer, kept = self._layer, self._layer.weight
+        if weight.dtype != torch.float32:  # what packs for Intel's matrix registers takes no view
+            weight = weight.contiguous()
         layer.cpu_linear = None  # first: what it frees is what the new one takes
         layer.weight = nn.Parameter(weight, requires_grad=False)
         try:

@@ -4,16 +4,20 @@
     python -m benchmarks.loop_vs_trl {tiny,small} [--runs 3]
 
 Both distil the same trained teacher into the same trained student, on the same prompts in the same
-order, 32 a step, with up to 64 new tokens a response at temperature 1, in float32, with AdamW. A
-run is a process of its own, they take turns, and both may use every core: each has the number of
-threads that a short try finds best for it. Counted are the steps after a warm-up, from the end of
-one to the end of the next: start-up, evaluation and checkpoints are left out; drawing, scoring by
-the teacher, learning and handing the weights over are in.
+order, 32 a step, with up to 64 new tokens a response at temperature 1, with AdamW. A run is a
+process of its own, they take turns, and both may use every core. Counted are the steps after a
+warm-up, from the end of one to the end of the next: start-up, evaluation and checkpoints are left
+out; drawing, scoring by the teacher, learning and handing the weights over are in.
+
+Each side runs as it is fastest here, which a short try finds: both the number of threads, and TRL
+whether it computes in float32 or under autocast to bfloat16. Ours computes in float32 what is
+trained, and the teacher's scores in bfloat16 (`teacher.dtype`).
 
 What differs, and stays different:
 
-- TRL is synchronous. Ours is run in lockstep (`replay.max_policy_lag: 0`), which is as exactly
-  on-policy as TRL and is the figure, and with a lag of one step, which is printed beside it.
+- TRL is synchronous. The figure is of ours overlapped, with a lag of one step
+  (`replay.max_policy_lag: 1`), which is what such a system is for. Beside it is printed lockstep,
+  which is as exactly on-policy as TRL.
 - DPKD learns from two sequences a prompt, y_s and the teacher's y_t; TRL from y_s alone. The ratio
   is of prompts a second, and not scaled for that.
 - y_t and log p(y_t) come from the cache, as after the first epoch of any run; TRL needs no y_t.
@@ -26,8 +30,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks.figures import in_turns, report
 from benchmarks.loop_models import CASES, Case, made, measured_steps, models_in
@@ -50,41 +55,45 @@ def main() -> int:
 
 
 def ratios(name: str, runs: int) -> Iterator[float]:
-    """Yield ours in lockstep ÷ TRL's, run after run; print all that was seen."""
+    """Yield ours overlapped ÷ TRL's, run after run; print all that was seen."""
     case, folder = CASES[name], made(name)
+    print("fills the teacher's cache, and is not counted:", flush=True)
+    ours(case, folder, lag=1, threads=1, cached=False)
     short = case._replace(steps=2 * case.warm_up)
-    print("which number of threads is best:", flush=True)
-    lockstep = fastest(CORES, lambda threads: ours(short, folder, 0, threads))
-    theirs = fastest(CORES, lambda threads: trl(short, folder, threads))
+    print("which settings are fastest:", flush=True)
+    counts = sorted({1, CORES})
+    overlapped, lockstep = (
+        max(counts, key=lambda threads: ours(short, folder, lag=lag, threads=threads))
+        for lag in (1, 0)
+    )
+    ways = [Way(1, False), *dict.fromkeys(Way(CORES, bf16) for bf16 in (False, True))]
+    theirs = max(ways, key=lambda way: trl(short, folder, way))
 
     def measured() -> float:
-        speed = ours(case, folder, 0, lockstep)
-        ours(case, folder, 1, 1)  # beside the figure: three parts work at one time
-        return speed
+        ours(case, folder, lag=0, threads=lockstep)  # beside the figure
+        return ours(case, folder, lag=1, threads=overlapped)
 
-    print(f"measured, {lockstep} and {theirs} thread(s):", flush=True)
+    print("measured:", flush=True)
     for speed, against in in_turns(runs, measured, lambda: trl(case, folder, theirs)):
         yield speed / against
 
 
-def fastest(cores: int, speed: Callable[[int], float]) -> int:
-    """Return the number of threads, one or one a core, that gives the higher speed.
+class Way(NamedTuple):
+    """How TRL is run."""
 
-    All cores are best on an idle machine; on a busy one every thread waits for the slowest.
-    """
-    return max(sorted({1, cores}), key=speed)
+    threads: int
+    bf16: bool
 
 
-def ours(case: Case, folder: Path, lag: int, threads: int) -> float:
+def ours(case: Case, folder: Path, *, lag: int, threads: int, cached: bool = True) -> float:
     """Run ours once and say how it went; returns pairs a second."""
-    # In lockstep one part works at a time, and may have every core.
     settings = [f"{role}.threads={threads}" for role in ("student", "teacher", "learner")]
     seen = run_loop(
-        [*measured_steps(case, lag), *models_in(folder), *settings],
+        [*measured_steps(case, lag), *models_in(folder), *settings, "teacher.dtype=bfloat16"],
         warm_up=case.warm_up,
         left_out=lag,
     )
-    assert not seen.summary["teacher_cache"]["misses"], "some y_t was not in the cache"
+    assert not (cached and seen.summary["teacher_cache"]["misses"]), "some y_t was not in the cache"
     print(
         f"  ours, lag {lag}, {threads} thread(s) a part: {seen.pairs_per_second:.1f} pairs/s, "
         f"{seen.response_tokens:.1f} tokens a response; busy: {seen.busy()}",
@@ -93,7 +102,7 @@ def ours(case: Case, folder: Path, lag: int, threads: int) -> float:
     return seen.pairs_per_second
 
 
-def trl(case: Case, folder: Path, threads: int) -> float:
+def trl(case: Case, folder: Path, way: Way) -> float:
     """Run TRL once and say how it went; returns prompts a second."""
     config = load(str(RECIPE), models_in(folder))
     options = {
@@ -102,12 +111,12 @@ def trl(case: Case, folder: Path, threads: int) -> float:
         "batch": config.learner.batch_size,
         "new-tokens": config.student.sampling.max_new_tokens,
         "learning-rate": config.learner.learning_rate,
-        "threads": threads,
+        "threads": way.threads,
     }
-    words = [f"--{name}={value}" for name, value in options.items()]
+    words = [*(f"--{name}={value}" for name, value in options.items()), *["--bf16"] * way.bf16]
     said = subprocess.run(
         [PEER, ROOT / "benchmarks" / "peer_trl.py", folder, *words],
-        env={**os.environ, **AROUND, "OMP_NUM_THREADS": str(threads)},
+        env={**os.environ, **AROUND, "OMP_NUM_THREADS": str(way.threads)},
         capture_output=True,
         text=True,
         check=False,
@@ -115,7 +124,8 @@ def trl(case: Case, folder: Path, threads: int) -> float:
     assert said.returncode == 0, said.stderr[-4000:]
     told = json.loads(said.stdout.splitlines()[-1])
     print(
-        f"  TRL, {threads} thread(s): {told['prompts_per_second']:.1f} prompts/s, "
+        f"  TRL, {way.threads} thread(s), {'bfloat16' if way.bf16 else 'float32'}: "
+        f"{told['prompts_per_second']:.1f} prompts/s, "
         f"{told['response_tokens']:.1f} tokens a response, {told['longest_of_batch']:.1f} the "
         f"longest of a batch; generating {told['generating_seconds'] / told['step_seconds']:.0%}",
         flush=True,

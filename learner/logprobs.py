@@ -74,8 +74,8 @@ class ResponseScorer(nn.Module):
         """Return (U, D), what the head reads."""
         backbone = self.model.base_model
         if not self.packs:  # causal attention needs no mask: no token sees the padding behind it
-            rows = backbone(input_ids=packing.spread(ids_U), use_cache=False)
-            return packing.collect(rows.last_hidden_state)
+            blocks = (backbone(input_ids=ids, use_cache=False) for ids in packing.spread(ids_U))
+            return packing.collect([block.last_hidden_state for block in blocks])
         row = backbone(
             input_ids=ids_U[None],
             position_ids=packing.position_U[None],

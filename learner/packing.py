@@ -2,7 +2,7 @@
 
     x y_t | x y_s | x' y_t' ...   R sequences, of which those of a tuple share a context
     x x' ... y_t y_s y_t' ...     U tokens: what embeddings, layers and head compute on
-    x y_t 0 0 / x y_s 0 0 / ...   R rows of L: what attention alone computes on, causal
+    x y_t 0 0 / x y_s 0 0 / ...   R rows in blocks: what attention alone computes on, causal
 
 Each token keeps the position that it has in its sequence, and attention sees each sequence by
 itself, so nothing changes but the order of sums. torch and transformers only. Shape suffixes: see
@@ -21,30 +21,43 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from learner.segments import Segment
 
 _NAME = "dpkd_packed"
+LEAST_ROWS = 8
+"""Of a block that another one follows: a call to attend has a price of its own."""
+LEAST_FILLED = 0.8
+"""Share of a block's width that its rows fill, where there are enough of them."""
 
 
 class Packing(NamedTuple):
-    """Where the tokens of R sequences are among U."""
+    """Where the tokens of R sequences are among U.
 
-    token_RL: Tensor
-    """(R, L) int64 into U; padding names any token: it comes behind, where causal attention does
+    Attention alone computes on padded rows: on blocks of them, each as wide as its longest, so that
+    a few long sequences do not make rows of all others. F places are in all blocks together.
+    """
+
+    token_F: Tensor
+    """(F,) int64 into U; padding names any token: it comes behind, where causal attention does
     not look."""
     place_U: Tensor
-    """(U,) int64 into the flattened (R * L): one place at which each token is."""
+    """(U,) int64 into F: one place at which each token is."""
     position_U: Tensor
     """(U,) int64, each token's position in its sequences."""
+    blocks: tuple[tuple[int, int], ...]
+    """Rows and width of each block; their products add up to F."""
 
     def to(self, device: torch.device) -> "Packing":
         """Return the same on ``device``."""
-        return Packing(*(tensor.to(device, non_blocking=True) for tensor in self))
+        *tensors, blocks = self
+        return Packing(*(t.to(device, non_blocking=True) for t in tensors), blocks)
 
-    def spread(self, values_U: Tensor) -> Tensor:
-        """Return (R, L, ...) of (U, ...), any value at padding."""
-        return values_U.index_select(0, self.token_RL.flatten()).unflatten(0, self.token_RL.shape)
+    def spread(self, values_U: Tensor) -> list[Tensor]:
+        """Return a (rows, width, ...) for each block of (U, ...), any value at padding."""
+        values_F = values_U.index_select(0, self.token_F)
+        parts = values_F.split([rows * width for rows, width in self.blocks])
+        return [part.unflatten(0, block) for part, block in zip(parts, self.blocks, strict=True)]
 
-    def collect(self, values_RL: Tensor) -> Tensor:
-        """Return (U, ...) of (R, L, ...), each token's from one of its places."""
-        return values_RL.flatten(0, 1).index_select(0, self.place_U)
+    def collect(self, values: Sequence[Tensor]) -> Tensor:
+        """Return (U, ...) of what ``spread`` gives, each token's from one of its places."""
+        return torch.cat([each.flatten(0, 1) for each in values]).index_select(0, self.place_U)
 
 
 def pack(
@@ -58,46 +71,74 @@ def pack(
     sides, tuples = len(segments[0]), len(segments)
     rows = [row[side] for side in range(sides) for row in segments]
     lengths = [len(s.context_ids) + len(s.target_ids_T) - 1 for s in rows]
-    token_RL = np.zeros((len(rows), max(lengths)), np.int64)
-    packed = _Row(width=token_RL.shape[1])
+    blocks, start_R = _blocks(lengths)
+    token_F = np.zeros(sum(count * width for count, width in blocks), np.int64)
+    packed = _Row()
     for index, row in enumerate(segments):
         known: list[tuple[np.ndarray, np.ndarray]] = []
         for side, segment in enumerate(row):
             r, context, end = side * tuples + index, segment.context_ids, len(segment.context_ids)
+            row_L = token_F[start_R[r] : start_R[r] + lengths[r]]
             tokens = _find(context, known) if share_contexts else None
             if tokens is None:
-                tokens = packed.add(context, sequence=r, start=0)
+                tokens = packed.add(context, place=start_R[r], position=0)
                 known.append((context, tokens))
-            token_RL[r, :end] = tokens
-            token_RL[r, end : lengths[r]] = packed.add(
-                segment.target_ids_T[:-1], sequence=r, start=end
+            row_L[:end] = tokens
+            row_L[end:] = packed.add(
+                segment.target_ids_T[:-1], place=start_R[r] + end, position=end
             )
-    predicting = [token_RL[r, len(s.context_ids) - 1 : lengths[r]] for r, s in enumerate(rows)]
+    predicting = [
+        token_F[start_R[r] + len(s.context_ids) - 1 : start_R[r] + lengths[r]]
+        for r, s in enumerate(rows)
+    ]
     packing = Packing(
-        token_RL=torch.from_numpy(token_RL),
+        token_F=torch.from_numpy(token_F),
         place_U=torch.from_numpy(np.concatenate(packed.places)),
         position_U=torch.from_numpy(np.concatenate(packed.positions)),
+        blocks=blocks,
     )
     ids_U = torch.from_numpy(np.concatenate(packed.ids).astype(np.int64))
     return packing, ids_U, torch.from_numpy(np.concatenate(predicting))
 
 
+def _blocks(lengths: Sequence[int]) -> tuple[tuple[tuple[int, int], ...], list[int]]:
+    """Lay rows out in blocks of similar width, the longest first.
+
+    Returns (rows, width) of each block and the place at which each row starts.
+
+    >>> _blocks([3, 9, 4, 10])
+    (((4, 10),), [30, 10, 20, 0])
+    """
+    blocks: list[tuple[int, int]] = []
+    start_R = [0] * len(lengths)
+    place = 0
+    for r in sorted(range(len(lengths)), key=lambda r: -lengths[r]):
+        count, width = blocks[-1] if blocks else (LEAST_ROWS, 0)
+        if count < LEAST_ROWS or lengths[r] > LEAST_FILLED * width > 0:
+            blocks[-1] = (count + 1, width)
+        else:
+            width = lengths[r]
+            blocks.append((1, width))
+        start_R[r] = place
+        place += width
+    return tuple(blocks), start_R
+
+
 class _Row:
     """The packed row as it grows."""
 
-    def __init__(self, *, width: int) -> None:
-        self._width = width
+    def __init__(self) -> None:
         self._count = 0
         self.ids: list[np.ndarray] = []
         self.places: list[np.ndarray] = []
         self.positions: list[np.ndarray] = []
 
-    def add(self, ids: np.ndarray, *, sequence: int, start: int) -> np.ndarray:
-        """Append what a sequence has from ``start`` on; returns the tokens' numbers in the row."""
-        position = np.arange(start, start + len(ids))
+    def add(self, ids: np.ndarray, *, place: int, position: int) -> np.ndarray:
+        """Append what a sequence has from a position on; returns the tokens' numbers in the row."""
+        steps = np.arange(len(ids))
         self.ids.append(ids)
-        self.places.append(sequence * self._width + position)
-        self.positions.append(position)
+        self.places.append(place + steps)
+        self.positions.append(position + steps)
         self._count += len(ids)
         return np.arange(self._count - len(ids), self._count)
 
@@ -137,8 +178,9 @@ def _attend(
     """Attend within each sequence: (1, heads, U, d) to (1, U, heads, d)."""
     if packing is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-    query, key, value = (
-        packing.spread(each[0].transpose(0, 1)).transpose(1, 2) for each in (query, key, value)
-    )
-    attended, _ = sdpa_attention_forward(module, query, key, value, None, **options)
+    blocks = zip(*(packing.spread(each[0].transpose(0, 1)) for each in (query, key, value)))
+    attended = [
+        sdpa_attention_forward(module, *(each.transpose(1, 2) for each in qkv), None, **options)[0]
+        for qkv in blocks
+    ]
     return packing.collect(attended)[None], None

@@ -247,6 +247,29 @@ def test_bfloat16_weights_arrive_unchanged():
         assert shared().load_weights(manifest, parts).probe_difference < 1e-4
 
 
+@pytest.mark.engine
+def test_a_bfloat16_engine_draws_and_takes_pushes(tmp_path: Path):
+    """With Intel's matrix registers, where there are any: vLLM uses them and asks for none."""
+    folder, model = str(tmp_path), make_model("gpt2", seed=8).bfloat16()
+    model.save_pretrained(folder)
+    config = StudentConfig(model=folder, dtype="bfloat16")
+    sampler = StudentSampler(config, model=folder, seed=0)
+    assert len(sampler.generate(make_prompts())) == len(make_prompts())
+    again = make_model("gpt2", seed=9).bfloat16()
+    tensors, parts = packed_weights(again.state_dict())
+    manifest = replace(
+        make_push(make_model("gpt2", seed=9), version=1)[0],
+        tensors=tensors,
+        nbytes=sum(part.nbytes for part in parts),
+        checksum=checksum(parts),
+        probe_tolerance=0.15,
+    )
+    for _ in range(2):  # by the loader, then by the short way
+        assert sampler.load_weights(manifest, parts).probe_difference < 0.15
+    assert {drawn.weight_version for drawn in sampler.generate(make_prompts())} == {1}
+    sampler.close()
+
+
 def without_head(model: PreTrainedModel) -> Push:
     state = {k: v for k, v in model.state_dict().items() if k != "lm_head.weight"}
     return make_push(model, 20, state)

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import loop_run
-from benchmarks.loop_models import CASES, measured_steps, models_in, row_of
+from benchmarks import loop_run, loop_vs_trl
+from benchmarks.loop_models import CASES, Case, measured_steps, models_in, row_of
 from benchmarks.loop_run import RECIPE, ROOT, Seen
-from benchmarks.loop_vs_trl import fastest
+from benchmarks.loop_vs_trl import Way
 from configs.load import load
 
 
@@ -79,17 +79,20 @@ def test_prompts_are_exported_as_text_of_the_same_ids() -> None:
         row_of(Letters(), [72, 0, 105])
 
 
-def test_each_side_gets_the_number_of_threads_that_it_is_fastest_with() -> None:
-    tried: list[int] = []
+def test_each_side_runs_as_it_is_fastest_and_the_figure_is_of_ours_overlapped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def ours(case: Case, folder: Path, *, lag: int, threads: int, cached: bool = True) -> float:
+        return {(1, 1): 60.0, (1, 2): 50.0, (0, 1): 30.0, (0, 2): 40.0}[lag, threads]
 
-    def speed(threads: int) -> float:
-        tried.append(threads)
-        return {1: 20.0, 2: 15.0, 8: 30.0}[threads]
+    def trl(case: Case, folder: Path, way: Way) -> float:
+        return {Way(1, False): 15.0, Way(2, False): 20.0, Way(2, True): 24.0}[way]
 
-    assert fastest(2, speed) == 1
-    assert fastest(8, speed) == 8
-    assert fastest(1, speed) == 1
-    assert tried == [1, 2, 1, 8, 1]
+    monkeypatch.setattr(loop_vs_trl, "made", lambda name: Path())
+    monkeypatch.setattr(loop_vs_trl, "CORES", 2)
+    monkeypatch.setattr(loop_vs_trl, "ours", ours)
+    monkeypatch.setattr(loop_vs_trl, "trl", trl)
+    assert list(loop_vs_trl.ratios("tiny", 2)) == [60 / 24] * 2
 
 
 def test_both_environments_have_one_version_of_what_they_share() -> None:

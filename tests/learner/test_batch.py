@@ -94,11 +94,11 @@ def test_collate_puts_every_token_where_it_belongs() -> None:
     # Both prompts once, and of each response all but its last token.
     assert batch.ids_U.tolist() == [11, 12, 14, 21, 22, 23]
     assert batch.packing.position_U.tolist() == [0, 1, 2, 0, 1, 2]
+    (rows,) = batch.packing.spread(batch.ids_U)  # the longest first
     assert [
-        batch.ids_U[tokens][:length].tolist()
-        for tokens, length in zip(batch.packing.token_RL, [2, 3, 3, 1], strict=True)
-    ] == [[11, 12], [21, 22, 23], [11, 12, 14], [21]]
-    assert batch.packing.token_RL.flatten()[batch.packing.place_U].tolist() == [0, 1, 2, 3, 4, 5]
+        ids_L[:length].tolist() for ids_L, length in zip(rows, [3, 3, 2, 1], strict=True)
+    ] == [[21, 22, 23], [11, 12, 14], [11, 12], [21]]
+    assert batch.packing.token_F[batch.packing.place_U].tolist() == [0, 1, 2, 3, 4, 5]
     assert batch.ids_U[batch.predicting_N].tolist() == [12, 21, 22, 23, 12, 14, 21]
     assert batch.unflatten(batch.targets_N).tolist() == [
         [[13, 0, 0], [22, 23, 24]],

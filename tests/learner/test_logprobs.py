@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from configs.errors import ConfigError
 from configs.objective import DpkdConfig
 from configs.objectives.divergence import KdConfig
-from learner import response_head
+from learner import packing, response_head
 from learner.batch import MicroBatch, collate
 from learner.cut import micro_batches
 from learner.logprobs import ResponseScorer, disable_dropout, prove_scorer
+from learner.packing import Packing
 from learner.response_head import StudentScores
 from learner.segments import Asked, Segment, segment
 from tests.learner.learner_builders import (
@@ -178,14 +179,47 @@ def test_where_all_logits_fit_at_once_they_are_computed_once(
     torch.testing.assert_close(*gradients)
 
 
+def widened(packed: Packing, by: int) -> Packing:
+    """Return the same sequences in one block that is wider, with a token behind each."""
+    ((rows, width),) = packed.blocks
+    token_RL = torch.nn.functional.pad(packed.token_F.view(rows, width), (0, by), value=7)
+    place_U = packed.place_U // width * (width + by) + packed.place_U % width
+    blocks = ((rows, width + by),)
+    return packed._replace(token_F=token_RL.flatten(), place_U=place_U, blocks=blocks)
+
+
+@pytest.mark.parametrize("packs", [True, False])
+def test_blocks_of_similar_length_change_nothing_but_their_padding(
+    packs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = np.random.default_rng(0)
+
+    def draw(tokens: int) -> np.ndarray:
+        return generator.integers(VOCABULARY, size=tokens, dtype=np.int32)
+
+    sides = [
+        [Segment(prompt, draw(tokens)) for tokens in generator.integers(2, 24, size=2)]
+        for prompt in map(draw, generator.integers(1, 6, size=20))
+    ]
+    seen: dict[int, tuple[Packing, torch.Tensor]] = {}
+    for least in (packing.LEAST_ROWS, 10**9):
+        monkeypatch.setattr(packing, "LEAST_ROWS", least)
+        batch = collate(sides, Asked(("teacher", "student")))
+        scorer = ResponseScorer(small_model(), logits_at_once=10**6)
+        scorer.packs &= packs
+        seen[least] = (batch.packing, scores_of(scorer, batch).logprobs_N.detach())
+    (several, actual_N), (one, expected_N) = seen.values()
+    assert len(several.blocks) > 2 and len(one.blocks) == 1
+    assert all(rows >= 8 for rows, _ in several.blocks[:-1])
+    assert len(several.token_F) < 0.8 * len(one.token_F)
+    torch.testing.assert_close(actual_N, expected_N, atol=1e-5, rtol=0)
+
+
 def test_padding_changes_nothing() -> None:
     model, batch = small_model("opt"), batch_of(1)
     scorer = ResponseScorer(model, logits_at_once=64 * VOCABULARY)
     expected_N = scores_of(scorer, batch).logprobs_N
-    token_RL = torch.nn.functional.pad(batch.packing.token_RL, (0, 9), value=7)
-    width = batch.packing.token_RL.shape[1]
-    place_U = batch.packing.place_U // width * (width + 9) + batch.packing.place_U % width
-    wider = replace(batch, packing=batch.packing._replace(token_RL=token_RL, place_U=place_U))
+    wider = replace(batch, packing=widened(batch.packing, 9))
     for scorer.packs in (True, False):
         actual_N = scores_of(scorer, wider).logprobs_N
         torch.testing.assert_close(actual_N, expected_N, atol=1e-5, rtol=0)
