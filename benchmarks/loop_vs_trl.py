@@ -10,8 +10,9 @@ warm-up, from the end of one to the end of the next: start-up, evaluation and ch
 out; drawing, scoring by the teacher, learning and handing the weights over are in.
 
 Each side runs as it is fastest here, which a short try finds: both the number of threads, and TRL
-whether it computes in float32 or under autocast to bfloat16. Ours computes in float32 what is
-trained, and the teacher's scores in bfloat16 (`teacher.dtype`).
+whether it computes in float32 or under autocast to bfloat16. Ours keeps all weights that are
+trained, its sampler's and every softmax in float32, and multiplies in bfloat16 where it learns
+(`learner.matmul_precision`) and, in the whole, where the teacher scores (`teacher.dtype`).
 
 What differs, and stays different:
 
@@ -41,6 +42,7 @@ from configs.load import load
 
 PEER = ROOT / ".venv-peer" / "bin" / "python"
 CORES = len(os.sched_getaffinity(0))
+PRECISION = ("teacher.dtype=bfloat16", "learner.matmul_precision=medium")
 
 
 def main() -> int:
@@ -89,7 +91,7 @@ def ours(case: Case, folder: Path, *, lag: int, threads: int, cached: bool = Tru
     """Run ours once and say how it went; returns pairs a second."""
     settings = [f"{role}.threads={threads}" for role in ("student", "teacher", "learner")]
     seen = run_loop(
-        [*measured_steps(case, lag), *models_in(folder), *settings, "teacher.dtype=bfloat16"],
+        [*measured_steps(case, lag), *models_in(folder), *settings, *PRECISION],
         warm_up=case.warm_up,
         left_out=lag,
     )

@@ -42,6 +42,7 @@ def _check_deterministic(config: "RunConfig") -> None:
     asked = {
         "replay.max_policy_lag": (config.replay.max_policy_lag, 0),
         "learner.dtype": (config.learner.dtype, "float32"),
+        "learner.matmul_precision": (config.learner.matmul_precision, "highest"),
         "learner.threads": (config.learner.threads or 1, 1),
         "student.replicas": (config.student.replicas, 1),
         "student.dtype": (config.student.dtype, "float32"),

@@ -44,6 +44,10 @@ class LearnerConfig(Section):
     3 + parameters)."""
     dtype: DType = "float32"
     """Number format of parameters in forward and backward."""
+    matmul_precision: Literal["highest", "high", "medium"] = "highest"
+    """How torch multiplies float32 matrices while it trains. ``medium``: in bfloat16, where the
+    processor has instructions for that, and ``high``, on a GPU, in TF32; weights, attention on a
+    CPU, softmax, loss and optimizer stay as they are, and so does the probe of a push."""
     activation_checkpointing: bool = False
     """Recompute block activations in the backward pass."""
     max_nonfinite_steps: int = Field(default=3, ge=0)

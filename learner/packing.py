@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from learner.precision import exactly
 from learner.segments import Segment
 
 _NAME = "dpkd_packed"
@@ -178,9 +179,10 @@ def _attend(
     """Attend within each sequence: (1, heads, U, d) to (1, U, heads, d)."""
     if packing is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+
+    def attend(*qkv: Tensor) -> Tensor:
+        spread = (each.transpose(1, 2) for each in qkv)
+        return sdpa_attention_forward(module, *spread, None, **options)[0]
+
     blocks = zip(*(packing.spread(each[0].transpose(0, 1)) for each in (query, key, value)))
-    attended = [
-        sdpa_attention_forward(module, *(each.transpose(1, 2) for each in qkv), None, **options)[0]
-        for qkv in blocks
-    ]
-    return packing.collect(attended)[None], None
+    return packing.collect([exactly(attend, *qkv) for qkv in blocks])[None], None

@@ -26,6 +26,7 @@ from learner.batch import collate
 from learner.checkpoint import save_model
 from learner.engine import DeepSpeedEngine
 from learner.logprobs import ResponseScorer, disable_dropout, prove_scorer
+from learner.precision import matmul_precision
 from learner.segments import Asked, Segment
 from learner.step import forward_backward, gold_nll
 from learner.weights import WeightCopies, WeightViews, make_manifest, open_cuda_sender
@@ -116,13 +117,15 @@ class LearnerWorker:
         Returns the global statistics of ``learner/step.py``, the same on every rank.
         """
         spoiled = failpoint("learner.forward") == "nan"
-        statistics = forward_backward(
-            self.engine,
-            unpack(packed),
-            self._config.objective,
-            token_budget=self._config.learner.micro_batch_tokens,
-            share_prompts=self._config.learner.share_prompts,
-        )
+        config = self._config.learner
+        with matmul_precision(config.matmul_precision):
+            statistics = forward_backward(
+                self.engine,
+                unpack(packed),
+                self._config.objective,
+                token_budget=config.micro_batch_tokens,
+                share_prompts=config.share_prompts,
+            )
         failpoint("learner.gradient")
         self._loss_is_finite = statistics["nonfinite"] == 0 and not spoiled
         return statistics

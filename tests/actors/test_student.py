@@ -252,7 +252,8 @@ def test_a_bfloat16_engine_draws_and_takes_pushes(tmp_path: Path):
     """With Intel's matrix registers, where there are any: vLLM uses them and asks for none."""
     folder, model = str(tmp_path), make_model("gpt2", seed=8).bfloat16()
     model.save_pretrained(folder)
-    config = StudentConfig(model=folder, dtype="bfloat16")
+    sampling = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=16)
+    config = StudentConfig(model=folder, dtype="bfloat16", sampling=sampling)
     sampler = StudentSampler(config, model=folder, seed=0)
     assert len(sampler.generate(make_prompts())) == len(make_prompts())
     again = make_model("gpt2", seed=9).bfloat16()

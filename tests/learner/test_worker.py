@@ -147,6 +147,29 @@ def test_bfloat16_learns_nearly_the_same(model: str, reference: tuple[Learned, P
     assert published[0].probe_tolerance == 0.15
 
 
+def test_matrices_multiplied_in_bfloat16_teach_nearly_the_same_and_pushes_are_proved_exactly(
+    model: str, reference: tuple[Learned, Path]
+) -> None:
+    medium = config(matmul_precision="medium")
+    worker = started_worker(medium, model)
+    learned = learn(worker, medium, 3)
+    published = worker.publish_weights()
+    worker.close()
+    assert learned == pytest.approx(reference[0].values[:6], rel=0.05)
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert published is not None
+    manifest, weights = published[0], received(published)
+    assert manifest.probe_tolerance == 1e-4
+    student = AutoModelForCausalLM.from_pretrained(model).eval()
+    student.load_state_dict({name: torch.from_numpy(weights[name]) for name in weights})
+    probe_L = torch.from_numpy(manifest.probe_ids).long()
+    logprobs_LV = student(probe_L[None]).logits[0].detach().log_softmax(-1)
+    expected = logprobs_LV[:-1].gather(1, probe_L[1:, None])[:, 0]
+    torch.testing.assert_close(
+        torch.from_numpy(manifest.probe_logprobs), expected, atol=1e-5, rtol=0
+    )
+
+
 @pytest.mark.parametrize("family", ["gpt2", "qwen2"])
 def test_published_weights_hold_the_tied_head_and_reproduce_the_probe(
     family: str, tmp_path: Path
