@@ -65,8 +65,14 @@ def test_stops_second_runs_taken_ports_and_flipped_bytes_change_no_bit(tmp_path,
 
 
 def interrupt_twice(run: FaultyRun, *, after: int) -> Iterator[None]:
-    """The second signal waits until the first is heard: two that are pending are one."""
+    """Signal in the middle of the step that pauses for five seconds: before it has a batch, a run
+    that is to finish its step has none to finish. The second signal waits until the first is heard:
+    two that are pending are one.
+    """
     while run.step() < after:
+        yield
+    begun = time.monotonic() + 2
+    while time.monotonic() < begun:
         yield
     run.process.send_signal(signal.SIGINT)
     while "SIGINT: finishing the step" not in run.log.read_text():
