@@ -101,6 +101,9 @@ def _line(points: Sequence[tuple[int, float]]) -> tuple[float, float]:
     spread = sum(weight * (n - mean_n) ** 2 for n, _, weight in weighed)
     each = sum(w * (n - mean_n) * (took - mean_took) for n, took, w in weighed) / spread
     fixed = mean_took - each * mean_n
+    # What rounding leaves of nothing would make a law of its own.
+    if abs(each) * max(n for n, _ in points) < 1e-9 * mean_took:
+        each, fixed = 0.0, mean_took
     return (fixed if abs(fixed) > 1e-9 * mean_took else 0.0), each
 
 
