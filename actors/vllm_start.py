@@ -81,7 +81,7 @@ def _fuse_gelu() -> None:
     import torch
     from vllm.model_executor.layers.activation import NewGELU
 
-    def fused(_: NewGELU, x: torch.Tensor) -> torch.Tensor:
+    def fused(self: NewGELU, x: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.gelu(x, approximate="tanh")
 
     NewGELU.forward_native = fused

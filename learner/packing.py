@@ -47,8 +47,11 @@ class Packing(NamedTuple):
 
     def to(self, device: torch.device) -> "Packing":
         """Return the same on ``device``."""
-        *tensors, blocks = self
-        return Packing(*(t.to(device, non_blocking=True) for t in tensors), blocks)
+        token_F, place_U, position_U = (
+            each.to(device, non_blocking=True)
+            for each in (self.token_F, self.place_U, self.position_U)
+        )
+        return Packing(token_F, place_U, position_U, self.blocks)
 
     def spread(self, values_U: Tensor) -> list[Tensor]:
         """Return a (rows, width, ...) for each block of (U, ...), any value at padding."""
@@ -180,9 +183,10 @@ def _attend(
     if packing is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
 
-    def attend(*qkv: Tensor) -> Tensor:
-        spread = (each.transpose(1, 2) for each in qkv)
-        return sdpa_attention_forward(module, *spread, None, **options)[0]
+    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        q, k, v = (each.transpose(1, 2) for each in (query, key, value))
+        return sdpa_attention_forward(module, q, k, v, None, **options)[0]
 
-    blocks = zip(*(packing.spread(each[0].transpose(0, 1)) for each in (query, key, value)))
-    return packing.collect([exactly(attend, *qkv) for qkv in blocks])[None], None
+    spread = [packing.spread(each[0].transpose(0, 1)) for each in (query, key, value)]
+    attended = [exactly(attend, *block) for block in zip(*spread, strict=True)]
+    return packing.collect(attended)[None], None

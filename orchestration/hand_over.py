@@ -11,7 +11,6 @@ learned from it (docs/decisions/0002-slots.md). In lockstep there is nothing to 
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from configs.faults import failpoint
 from orchestration.recorder import Recorder

@@ -95,9 +95,12 @@ def test_collate_puts_every_token_where_it_belongs() -> None:
     assert batch.ids_U.tolist() == [11, 12, 14, 21, 22, 23]
     assert batch.packing.position_U.tolist() == [0, 1, 2, 0, 1, 2]
     (rows,) = batch.packing.spread(batch.ids_U)  # the longest first
-    assert [
-        ids_L[:length].tolist() for ids_L, length in zip(rows, [3, 3, 2, 1], strict=True)
-    ] == [[21, 22, 23], [11, 12, 14], [11, 12], [21]]
+    assert [ids_L[:length].tolist() for ids_L, length in zip(rows, [3, 3, 2, 1], strict=True)] == [
+        [21, 22, 23],
+        [11, 12, 14],
+        [11, 12],
+        [21],
+    ]
     assert batch.packing.token_F[batch.packing.place_U].tolist() == [0, 1, 2, 3, 4, 5]
     assert batch.ids_U[batch.predicting_N].tolist() == [12, 21, 22, 23, 12, 14, 21]
     assert batch.unflatten(batch.targets_N).tolist() == [

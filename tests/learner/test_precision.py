@@ -14,12 +14,12 @@ def seen_by(function: Callable[..., Tensor], precision: str) -> list[str]:
 
     class Spy(torch.autograd.Function):
         @staticmethod
-        def forward(ctx, values: Tensor) -> Tensor:  # noqa: ANN001
+        def forward(ctx, values: Tensor) -> Tensor:
             seen.append(torch.get_float32_matmul_precision())
             return values * 2
 
         @staticmethod
-        def backward(ctx, gradient: Tensor) -> Tensor:  # noqa: ANN001
+        def backward(ctx, gradient: Tensor) -> Tensor:
             seen.append(torch.get_float32_matmul_precision())
             return gradient * 2
 
