@@ -11,9 +11,9 @@ out; drawing, scoring by the teacher, learning and handing the weights over are 
 
 Each side runs as it is fastest. Of TRL a short try finds how: with one thread or all, in float32
 or under autocast to bfloat16. Ours overlapped shares the cores evenly among its three parts, which
-work at the same time, and in lockstep each has all of them, since one works at a time; it keeps all weights that are
-trained, its sampler's and every softmax in float32, and multiplies in bfloat16 where it learns
-(`learner.matmul_precision`) and, in the whole, where the teacher scores (`teacher.dtype`).
+work at the same time, and in lockstep each has all of them, since one works at a time; it keeps
+the student's weights and every softmax in float32, and multiplies in bfloat16 where it learns
+(`learner.matmul_precision`); the teacher scores in bfloat16 (`teacher.dtype`).
 
 What differs, and stays different:
 
