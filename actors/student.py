@@ -2,18 +2,19 @@
 
 import hashlib
 import time
+from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
 
 from actors.vllm_engine import VllmEngine
-from actors.weights import check_parts, check_probe, check_received, check_tensors, check_version
+from actors.weights import check_parts, check_tensors, check_version
 from configs.checksum import start_checksum
 from configs.errors import DataError, WeightSyncError
 from configs.faults import failpoint, is_armed
 from configs.sampling import Sampling
 from configs.student import StudentConfig
-from configs.wire import Prompt, Trajectory, Uid, WeightManifest, WeightProof
+from configs.wire import Draw, Prompt, Trajectory, Uid, WeightManifest, WeightProof, WeightReceipt
 
 
 class StudentSampler:
@@ -48,8 +49,10 @@ class StudentSampler:
         )
         self._expected = self._engine.expected_tensors()
         self._doubt: str | None = None
+        self._unproved: tuple[WeightManifest, Future[str]] | None = None
+        """The last push, as long as its proof is due, and the checksum of what came."""
         self.weight_version = 0
-        """Version of the last proved weights."""
+        """Version of the weights that arrived last."""
 
     @property
     def weight_transfer(self) -> str:
@@ -65,43 +68,42 @@ class StudentSampler:
         """Return how weights reach this sampler: ``object_store``, ``nccl`` or ``ipc``."""
         return self.weight_transfer
 
-    def generate(self, prompts: list[Prompt], sampling: Sampling | None = None) -> list[Trajectory]:
+    def generate(self, prompts: list[Prompt], sampling: Sampling | None = None) -> Draw:
         """Draw one response for each prompt, with the configured sampling unless one is given.
 
-        What is drawn for a prompt is a function of weights, run seed, uid and sampling.
-        Raises DataError for a prompt that does not fit into the context together with
-        ``max_new_tokens``, and WeightSyncError after a push that was not proved.
+        What is drawn for a prompt is a function of weights, run seed, uid and sampling. The first
+        draw after a push carries the proof of its weights, to be compared (``check_proof``)
+        before what was drawn is used. Raises DataError for a prompt that does not fit into the
+        context together with ``max_new_tokens``, and WeightSyncError after a push that failed.
         """
-        if self._doubt is not None:
-            raise WeightSyncError(
-                f"the sampler does not generate with unproved weights ({self._doubt}); push again"
-            )
+        self._refuse_doubtful()
         sampling = sampling or self._sampling
         failpoint("sampler.generate")
         for prompt in prompts:
             if is_armed():
                 failpoint("sampler.generate", prompt.uid)
             self._check_fits(prompt, sampling.max_new_tokens)
-        responses = self._engine.generate(
+        responses, scored = self._engine.generate_and_score(
             [prompt.prompt_ids_P for prompt in prompts],
             sampling=sampling,
             seeds=[request_seed(self._seed, prompt.uid) for prompt in prompts],
+            scored=self._probe_ids(),
         )
         failpoint("sampler.generated")
-        return [
+        trajectories = [
             Trajectory(prompt=prompt, response=response, weight_version=self.weight_version)
             for prompt, response in zip(prompts, responses, strict=True)
         ]
+        return Draw(trajectories, self._proof(scored))
 
     def load_weights(
         self, manifest: WeightManifest, parts: list[np.ndarray], going_back: bool = False
-    ) -> WeightProof:
-        """Load a push and prove it; ``parts`` are the bytes of the tensors that it names.
+    ) -> WeightReceipt:
+        """Load a push; ``parts`` are the bytes of the tensors that it names.
 
         ``going_back`` allows a version older than the one held: a snapshot that drew the
         negatives returns after an evaluation of the newest weights. Raises WeightSyncError when
-        any part of the proof fails; from then on ``generate`` refuses, until another push is
-        proved.
+        it does not arrive whole; from then on ``generate`` refuses, until another push does.
         """
         start = time.monotonic()
         failpoint("sampler.load")
@@ -113,44 +115,62 @@ class StudentSampler:
         check_parts(manifest, parts)
         received = start_checksum(parts)  # damaged weights may be loaded: nobody will use them
         self._engine.load_weights(manifest, parts)
-        check_received(manifest, received.result())
         failpoint("sampler.loaded")
-        return self.prove(manifest, start=start, nbytes=manifest.nbytes)
+        return self._accept(manifest, received, start)
 
     def transfer(self, phase: str, payload: dict[str, Any] | None = None) -> None:
         """Make one call of vLLM's weight-transfer protocol, for ``nccl`` and ``ipc``.
 
-        The learner drives it (``learner.weights.open_cuda_sender``); ``prove`` follows. Not run
+        The learner drives it (``learner.weights.open_cuda_sender``); ``accept`` follows. Not run
         on a GPU so far.
         """
         if phase == "start_weight_update":
-            self._doubt = "a push has not been proved yet"
+            self._doubt = "a push is under way"
         self._engine.transfer(phase, payload)
 
-    def prove(
-        self, manifest: WeightManifest, *, start: float | None = None, nbytes: int = 0
-    ) -> WeightProof:
-        """Compute the probe's log-probabilities; on agreement the manifest's version is held.
-
-        ``start`` is when generation paused (``time.monotonic``; None: now). Raises
-        WeightSyncError otherwise.
-        """
-        start = time.monotonic() if start is None else start
+    def accept(self, manifest: WeightManifest) -> WeightReceipt:
+        """Hold from now on what ``transfer`` has brought; raises WeightSyncError if it is older."""
         check_version(manifest, held=self.weight_version)
-        probe_ids = manifest.probe_ids[: self._engine.max_model_len]
-        difference = check_probe(manifest, self._engine.prompt_logprobs([probe_ids])[0])
-        self.weight_version = manifest.version
-        self._doubt = None
-        return WeightProof(
-            version=manifest.version,
-            probe_difference=difference,
-            seconds=time.monotonic() - start,
-            nbytes=nbytes,
-        )
+        nothing: Future[str] = Future()
+        nothing.set_result("")
+        return self._accept(manifest, nothing, time.monotonic())
+
+    def prove(self) -> WeightProof | None:
+        """Compute the proof now, rather than with the next draw; None: it has been already."""
+        self._refuse_doubtful()
+        return self._proof(self._engine.prompt_logprobs(self._probe_ids()))
 
     def close(self) -> None:
         """End the engine; safe to call twice."""
         self._engine.close()
+
+    def _accept(
+        self, manifest: WeightManifest, received: Future[str], start: float
+    ) -> WeightReceipt:
+        self.weight_version = manifest.version
+        self._unproved = manifest, received
+        self._doubt = None
+        seconds = time.monotonic() - start
+        return WeightReceipt(version=manifest.version, seconds=seconds, nbytes=manifest.nbytes)
+
+    def _refuse_doubtful(self) -> None:
+        if self._doubt is not None:
+            raise WeightSyncError(
+                f"the sampler does not generate with such weights ({self._doubt}); push again"
+            )
+
+    def _probe_ids(self) -> list[np.ndarray]:
+        """Return the sequence that a proof is due of, or none."""
+        if self._unproved is None:
+            return []
+        manifest, _ = self._unproved
+        return [manifest.probe_ids[: self._engine.max_model_len]]
+
+    def _proof(self, scored: list[np.ndarray]) -> WeightProof | None:
+        if self._unproved is None:
+            return None
+        (manifest, received), self._unproved = self._unproved, None
+        return WeightProof(version=manifest.version, checksum=received.result(), logprobs=scored[0])
 
     def _check_fits(self, prompt: Prompt, max_new_tokens: int) -> None:
         length, context = len(prompt.prompt_ids_P), self._engine.max_model_len

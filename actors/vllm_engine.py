@@ -90,22 +90,25 @@ class VllmEngine:
         model's end-of-sequence token, at ``max_new_tokens``, or where the context ends.
         Raises DataError for a prompt that leaves no room for a response.
         """
-        from vllm import SamplingParams
+        return self.generate_and_score(prompts, sampling=sampling, seeds=seeds)[0]
 
-        parameters = [
-            SamplingParams(
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                max_tokens=sampling.max_new_tokens,
-                seed=seed,
-                stop_token_ids=self._stop_ids,
-                logprobs=0,
-                flat_logprobs=True,
-                detokenize=False,
-            )
-            for seed in seeds
-        ]
-        return [_response(output) for output in self._run(prompts, parameters)]
+    def generate_and_score(
+        self,
+        prompts: Sequence[np.ndarray],
+        *,
+        sampling: Sampling,
+        seeds: Sequence[int],
+        scored: Sequence[np.ndarray] = (),
+    ) -> tuple[list[Response], list[np.ndarray]]:
+        """Return what ``generate`` does for ``prompts`` and ``prompt_logprobs`` for ``scored``.
+
+        Both are computed in the same steps of the engine: a few scored tokens cost next to nothing.
+        """
+        drawing, scoring = self._drawing(sampling, seeds), self._scoring(scored, 0)
+        sequences = [*prompts, *(ids[:-1] for ids in scored)]
+        outputs = self._run(sequences, [*drawing, *scoring])
+        drawn, others = outputs[: len(prompts)], outputs[len(prompts) :]
+        return [_response(output) for output in drawn], [_logprobs(output) for output in others]
 
     def prompt_logprobs(self, sequences: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Return (L-1,) float32, log p(ids[i+1] | ids[:i+1]), for each (L,) int32 sequence, L >= 2.
@@ -113,7 +116,7 @@ class VllmEngine:
         The last id is not part of the prompt: it is *generated*, as the only one allowed. So a
         sequence may fill the context. Raw log-probabilities do not see that constraint.
         """
-        return [_table(output, 0)[1][:, 0] for output in self._score(sequences, 0)]
+        return [_logprobs(output) for output in self._score(sequences, 0)]
 
     def prompt_distributions(
         self, sequences: Sequence[np.ndarray], k: int
@@ -126,9 +129,29 @@ class VllmEngine:
         return [(ids[:, 1:].copy(), logprobs[:, 1:].copy()) for ids, logprobs in tables]
 
     def _score(self, sequences: Sequence[np.ndarray], k: int) -> "list[RequestOutput]":
+        return self._run([ids[:-1] for ids in sequences], self._scoring(sequences, k))
+
+    def _drawing(self, sampling: Sampling, seeds: Sequence[int]) -> "list[SamplingParams]":
         from vllm import SamplingParams
 
-        parameters = [
+        return [
+            SamplingParams(
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                max_tokens=sampling.max_new_tokens,
+                seed=seed,
+                stop_token_ids=self._stop_ids,
+                logprobs=0,
+                flat_logprobs=True,
+                detokenize=False,
+            )
+            for seed in seeds
+        ]
+
+    def _scoring(self, sequences: Sequence[np.ndarray], k: int) -> "list[SamplingParams]":
+        from vllm import SamplingParams
+
+        return [
             SamplingParams(
                 temperature=0.0,
                 max_tokens=1,
@@ -140,7 +163,6 @@ class VllmEngine:
             )
             for ids in sequences
         ]
-        return self._run([ids[:-1] for ids in sequences], parameters)
 
     def warm_up(self) -> None:
         """Generate once, so that the first real call does not pay for set-up."""
@@ -287,6 +309,10 @@ def _response(output: "RequestOutput") -> Response:
         finish_reason=completion.finish_reason,
         behaviour_logprobs_T=np.array(drawn.logprobs, np.float32),
     )
+
+
+def _logprobs(output: "RequestOutput") -> np.ndarray:
+    return _table(output, 0)[1][:, 0]
 
 
 def _table(output: "RequestOutput", k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -3,7 +3,9 @@
 A push is the bytes of every tensor and a ``WeightManifest``. It counts only when all of this holds:
 the bytes are those that were sent, the tensors are those that the model has (the output head
 included, also where it is tied to the embedding), the version is not an older one, and the
-engine then computes the learner's log-probabilities. The sending half is ``learner/weights.py``.
+engine then computes the learner's log-probabilities of the probe: it does so in the same steps in
+which it draws for the first time, and nothing that it draws is used before they were compared.
+The sending half is ``learner/weights.py``.
 """
 
 import math
@@ -12,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from configs.errors import WeightSyncError
-from configs.wire import TensorSpec, WeightManifest
+from configs.wire import TensorSpec, WeightManifest, WeightProbe, WeightProof
 
 ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
 """Bytes of one value of every dtype that travels."""
@@ -93,27 +95,25 @@ def _check_sizes(manifest: WeightManifest, sizes: Sequence[int]) -> None:
         )
 
 
-def check_received(manifest: WeightManifest, received: str) -> None:
-    """Raise WeightSyncError unless ``received``, the checksum of what came, is what was sent."""
-    if received != manifest.checksum:
-        raise WeightSyncError(
-            f"{_push(manifest)} was damaged on its way: checksum {received}, "
-            f"sent as {manifest.checksum}; push again"
-        )
+def check_proof(probe: WeightProbe, proof: WeightProof, sampler: str) -> float:
+    """Return the largest difference, nats, between what learner and sampler make of the probe.
 
-
-def check_probe(manifest: WeightManifest, logprobs: np.ndarray) -> float:
-    """Return the largest difference, nats, between the learner's probe and ``logprobs``.
-
-    Raises WeightSyncError when it exceeds ``probe_tolerance``: then some layer holds other
-    weights than the learner.
+    Raises WeightSyncError when other bytes came than were sent, or when the difference exceeds
+    the probe's tolerance: then some layer holds other weights than the learner.
     """
-    difference = float(np.abs(logprobs - manifest.probe_logprobs[: len(logprobs)]).max())
-    if math.isnan(difference) or difference > manifest.probe_tolerance:
+    assert proof.version == probe.version, "a proof is held against its own weights' probe"
+    if proof.checksum != probe.checksum:
         raise WeightSyncError(
-            f"{_push(manifest)} is not proved: sampler and learner differ by {difference:.3g} "
-            f"nats on the probe, more than {manifest.probe_tolerance:.3g}; a layer holds other "
-            "weights (a stale output head?), or the two compute in different precision"
+            f"weight push of version {probe.version} was damaged on its way to {sampler}: "
+            f"checksum {proof.checksum}, sent as {probe.checksum}; push again"
+        )
+    difference = float(np.abs(proof.logprobs - probe.logprobs[: len(proof.logprobs)]).max())
+    if math.isnan(difference) or difference > probe.tolerance:
+        raise WeightSyncError(
+            f"weight push of version {probe.version} is not proved: {sampler} and the learner "
+            f"differ by {difference:.3g} nats on the probe, more than {probe.tolerance:.3g}; a "
+            "layer holds other weights (a stale output head?), or the two compute in different "
+            "precision"
         )
     return difference
 

@@ -5,6 +5,7 @@ import numpy as np
 from benchmarks.made_tuples import RESPONSE, batch_of
 from configs.packing import pack, unpack
 from configs.wire import (
+    Draw,
     PackedTuple,
     PreferenceTuple,
     Prompt,
@@ -12,7 +13,9 @@ from configs.wire import (
     Trajectory,
     Uid,
     WeightManifest,
+    WeightProbe,
     WeightProof,
+    WeightReceipt,
 )
 
 _MADE = unpack(batch_of(0))
@@ -39,23 +42,29 @@ class Sampler:
     """Draws the same response to every prompt."""
 
     _version = 0
+    _unproved = False
 
-    def generate(self, prompts: list[Prompt]) -> list[Trajectory]:
+    def generate(self, prompts: list[Prompt]) -> Draw:
         """Return a trajectory a prompt."""
-        return [
+        drawn = [
             Trajectory(prompt=prompt, response=_student(), weight_version=self._version)
             for prompt in prompts
         ]
+        return Draw(drawn, self.prove())
+
+    def prove(self) -> WeightProof | None:
+        """Agree with the learner, once a push."""
+        if not self._unproved:
+            return None
+        self._unproved = False
+        return WeightProof(version=self._version, checksum="", logprobs=np.zeros(1, np.float32))
 
     def load_weights(
         self, manifest: WeightManifest, buffer: np.ndarray, going_back: bool = False
-    ) -> WeightProof:
+    ) -> WeightReceipt:
         """Take a version in."""
-        self._version = manifest.version
-        nbytes = buffer.nbytes
-        return WeightProof(
-            version=manifest.version, probe_difference=0.0, seconds=0.0, nbytes=nbytes
-        )
+        self._version, self._unproved = manifest.version, True
+        return WeightReceipt(version=manifest.version, seconds=0.0, nbytes=buffer.nbytes)
 
 
 class Teacher:
@@ -101,7 +110,15 @@ class Learner:
 
     def publish_weights(self, _lend: bool) -> tuple[WeightManifest, np.ndarray]:
         """Publish a version, and nothing else."""
-        return _manifest(self._step), np.zeros(4, np.uint8)
+        manifest = WeightManifest(
+            version=self._step, tensors=(), nbytes=4, probe_ids=np.zeros(2, np.int32)
+        )
+        return manifest, np.zeros(4, np.uint8)
+
+    def probe(self, published: object = None) -> WeightProbe:
+        """Say what the sampler says."""
+        logprobs = np.zeros(1, np.float32)
+        return WeightProbe(version=self._step, checksum="", logprobs=logprobs, tolerance=1e-4)
 
 
 def _student() -> Response:
@@ -114,15 +131,3 @@ def _teacher() -> Response:
     response = _MADE[0].teacher_response
     assert response is not None
     return response
-
-
-def _manifest(version: int) -> WeightManifest:
-    return WeightManifest(
-        version=version,
-        tensors=(),
-        nbytes=4,
-        checksum="",
-        probe_ids=np.zeros(2, np.int32),
-        probe_logprobs=np.zeros(1, np.float32),
-        probe_tolerance=1e-4,
-    )

@@ -21,7 +21,7 @@ from benchmarks.figures import command_line, in_turns, report
 from benchmarks.idle_parts import Learner, Prompts, Sampler, Teacher
 from configs.load import load
 from configs.run import RunConfig
-from configs.wire import PackedTuple, Prompt, Trajectory
+from configs.wire import Draw, PackedTuple, Prompt
 from orchestration.ray_auth import settle_authentication
 
 STEPS = 40
@@ -32,7 +32,7 @@ SECONDS = 1.0
 class SleepingSampler(Sampler):
     """Draws in its sleep."""
 
-    def generate(self, prompts: list[Prompt]) -> list[Trajectory]:
+    def generate(self, prompts: list[Prompt]) -> Draw:
         """Sleep, and answer with a trajectory a prompt."""
         time.sleep(SECONDS)
         return super().generate(prompts)

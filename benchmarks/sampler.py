@@ -84,7 +84,7 @@ def _calls(sampler: Any) -> tuple[Callable[[], int], Callable[[], int]]:
         return generate(requests, parameters, **options)
 
     def ours() -> int:
-        return sum(len(each.response.ids_T) for each in sampler.generate(prompts))
+        return sum(len(each.response.ids_T) for each in sampler.generate(prompts).trajectories)
 
     def bare() -> int:
         outputs = generate(made[0], made[1], use_tqdm=False)

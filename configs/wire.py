@@ -243,7 +243,7 @@ class TensorSpec(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightManifest:
-    """Describes one weight push, and carries the proof that the receiver must reproduce.
+    """Describes one weight push.
 
     Made by ``LearnerWorker.publish_weights``; checked by ``StudentSampler.load_weights``.
     The tensors travel beside it, each as a flat array of bytes, in the order of ``tensors``.
@@ -253,28 +253,55 @@ class WeightManifest:
     """The learner's step count when the weights were taken; monotone within a run."""
     tensors: tuple[TensorSpec, ...]
     nbytes: int
-    checksum: str
-    """Hex digest over all bytes, one tensor after the other: proves the transport."""
     probe_ids: np.ndarray
     """(L,) int32, a fixed sequence; its log-probabilities prove that the weights were loaded
     into every layer, the output head included."""
-    probe_logprobs: np.ndarray
-    """(L-1,) float32, log q(probe_ids[i+1] | probe_ids[:i+1]) by the learner."""
-    probe_tolerance: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightReceipt:
+    """The sampler's answer to a push: what it now holds, and has yet to prove."""
+
+    version: int
+    seconds: float
+    """How long generation was paused for the load."""
+    nbytes: int
+    """Bytes of weights received."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightProbe:
+    """What the learner says of weights that it published: a sampler must say the same.
+
+    The checksum proves the transport; the log-probabilities prove that every layer was loaded.
+    """
+
+    version: int
+    checksum: str
+    """Hex digest over all bytes, one tensor after the other; empty where none travelled."""
+    logprobs: np.ndarray
+    """(L-1,) float32, log q(probe_ids[i+1] | probe_ids[:i+1])."""
+    tolerance: float
     """Largest absolute difference, in nats, that still counts as the same weights."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightProof:
-    """The sampler's answer to a push: what it now holds, and how closely it agrees."""
+    """What a sampler says of the weights that it holds."""
 
     version: int
-    probe_difference: float
-    """Largest absolute difference over the probe's log-probabilities, in nats."""
-    seconds: float
-    """How long generation was paused for the load."""
-    nbytes: int
-    """Bytes of weights received."""
+    checksum: str
+    """Of what came."""
+    logprobs: np.ndarray
+    """As ``WeightProbe.logprobs``; shorter where the sampler's context is."""
+
+
+class Draw(NamedTuple):
+    """What a sampler answers: two values, so that Ray can leave the first where it is."""
+
+    trajectories: list[Trajectory]
+    proof: WeightProof | None
+    """Computed in the same steps of the engine; None: these weights have been proved before."""
 
 
 def _check_ids(name: str, ids: np.ndarray, *, at_least: int) -> None:

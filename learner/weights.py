@@ -73,25 +73,17 @@ def make_manifest(
     parts: Sequence[np.ndarray],
     *,
     version: int,
-    checksum: str,
     probe_ids: np.ndarray,
-    probe_logprobs: np.ndarray,
-    probe_tolerance: float,
 ) -> WeightManifest:
-    """Describe a push of the bytes ``parts``, of which ``checksum`` is taken.
+    """Describe a push of the bytes ``parts``.
 
-    ``probe_ids`` (L,) int32 and ``probe_logprobs`` (L-1,) float32, the learner's own, are what
-    the sampler must reproduce within ``probe_tolerance`` nats.
+    ``probe_ids`` is the (L,) int32 sequence over which learner and sampler must agree.
     """
-    assert probe_logprobs.shape == (len(probe_ids) - 1,), "one value per predicted probe token"
     return WeightManifest(
         version=version,
         tensors=tensors,
         nbytes=sum(part.nbytes for part in parts),
-        checksum=checksum,
         probe_ids=probe_ids,
-        probe_logprobs=probe_logprobs,
-        probe_tolerance=probe_tolerance,
     )
 
 
@@ -154,8 +146,7 @@ def open_cuda_sender(
 
     ``call(phase, payload)`` must run ``StudentSampler.transfer`` on all samplers and wait. With
     ``address`` and a free ``port`` of the learner the transport is NCCL, with ``samplers`` GPU
-    workers in all; without them it is CUDA IPC on a shared GPU. A push is proved afterwards with
-    ``StudentSampler.prove``.
+    workers in all; without them it is CUDA IPC on a shared GPU. ``StudentSampler.accept`` follows.
 
     Written by vLLM 0.32's trainer-side API (``WeightTransferTrainerFactory``). NOT RUN on a GPU.
     """

@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +21,7 @@ from configs.errors import CheckpointError, DependencyError, NonFiniteError
 from configs.faults import failpoint
 from configs.packing import unpack
 from configs.run import RunConfig
-from configs.wire import PackedTuple, Prompt, TensorSpec, WeightManifest
+from configs.wire import PackedTuple, Prompt, TensorSpec, WeightManifest, WeightProbe
 from learner import rendezvous
 from learner.batch import collate
 from learner.checkpoint import save_model
@@ -67,6 +68,8 @@ class LearnerWorker:
         self._engine: DeepSpeedEngine | None = None
         self._sender: Any = None
         self._loss_is_finite = True
+        self._sent: Future[str] | None = None
+        """The checksum of what was published last; its bytes may be the live weights'."""
 
     def rendezvous(self) -> tuple[str, int]:
         """Return the address and port at which rank 0 will wait for the others."""
@@ -170,12 +173,12 @@ class LearnerWorker:
         failpoint("learner.publish")
         if self._rank > 0:
             self.engine.gather_weights()
-            self._probe()
             return None
         kind = WeightViews if lend and self._config.learner.zero_stage < 3 else WeightCopies
         weights = kind(self.engine.weight_specs())
         self.engine.gather_weights(weights.put)
         parts = weights.parts()
+        self._sent = start_checksum(parts)  # beside what is done with them now
         return self._manifest(weights.specs, parts), parts
 
     def send_weights(
@@ -184,7 +187,7 @@ class LearnerWorker:
         """Push by a CUDA transport of vLLM's, ``nccl`` or ``ipc``; for a learner of one rank.
 
         ``call(phase, payload)`` runs ``StudentSampler.transfer`` on all ``samplers``. Returns the
-        manifest to prove the push by; no buffer travels. NOT RUN on a GPU.
+        manifest to accept the push by; no buffer travels. NOT RUN on a GPU.
         """
         assert self._world_size == 1, "several ranks push through the object store"
         if self._sender is None:
@@ -198,6 +201,22 @@ class LearnerWorker:
             )
         self._sender.send_weights()
         return self._manifest((), [])
+
+    @torch.no_grad()
+    def probe(self, published: object = None) -> WeightProbe:
+        """Return what a sampler must say of the weights that were published, and are here still.
+
+        ``published`` is what ``publish_weights`` answered, for who must say that it comes first.
+        """
+        ids = self._probe_ids()
+        batch = collate([[Segment(ids[:1], ids[1:])]], Asked(("gold",)))
+        logprobs_N = self.engine.score(batch.to(self.engine.device)).logprobs_N
+        return WeightProbe(
+            version=self.step,
+            checksum=self._sent.result() if self._sent else "",
+            logprobs=logprobs_N.float().cpu().numpy(),
+            tolerance=_PROBE_TOLERANCE[self._config.learner.dtype],
+        )
 
     def save_model(self, folder: str) -> None:
         """Write the model in Hugging Face layout (safetensors, config), atomically."""
@@ -241,28 +260,19 @@ class LearnerWorker:
         tensors: tuple[TensorSpec, ...],
         parts: Sequence[np.ndarray],
     ) -> WeightManifest:
-        sent = start_checksum(parts)
-        probe_ids, probe_logprobs = self._probe()
         return make_manifest(
             tensors,
             parts,
             version=self.step,
-            checksum=sent.result(),
-            probe_ids=probe_ids,
-            probe_logprobs=probe_logprobs,
-            probe_tolerance=_PROBE_TOLERANCE[self._config.learner.dtype],
+            probe_ids=self._probe_ids(),
         )
 
-    @torch.no_grad()
-    def _probe(self) -> tuple[np.ndarray, np.ndarray]:
-        """Score a fixed pseudo-random sequence with the present weights."""
+    def _probe_ids(self) -> np.ndarray:
+        """Return a fixed pseudo-random sequence, (L,) int32."""
         config = self.engine.scorer.model.config.get_text_config()
         length = min(_PROBE_LENGTH, getattr(config, "max_position_embeddings", _PROBE_LENGTH))
         generator = np.random.default_rng(0)
-        ids = generator.integers(config.vocab_size, size=length, dtype=np.int32)
-        batch = collate([[Segment(ids[:1], ids[1:])]], Asked(("gold",)))
-        logprobs_N = self.engine.score(batch.to(self.engine.device)).logprobs_N
-        return ids, logprobs_N.float().cpu().numpy()
+        return generator.integers(config.vocab_size, size=length, dtype=np.int32)
 
     def _load_model(self) -> PreTrainedModel:
         student = self._config.student

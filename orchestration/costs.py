@@ -53,6 +53,8 @@ class Costs:
     """A teacher answers n prompts, its cache as warm as it will be."""
     publish: float = 0.0
     """The learner copies its weights out."""
+    probe: float = 0.0
+    """It computes what they are to be proved by."""
     load: float = 0.0
     """A sampler takes them in."""
     latency: Mapping[str, Linear] = field(default_factory=dict)

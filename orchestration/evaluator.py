@@ -121,7 +121,7 @@ class Evaluator:
         drawn = await asyncio.gather(
             *(s.call("generate", part, sampling) for s, part in zip(samplers, parts, strict=False))
         )
-        return [trajectory for part in drawn for trajectory in part]
+        return [trajectory for part in drawn for trajectory in part.trajectories]
 
     def _by_prompt(
         self, sampled: Sequence[Response], greedy: Sequence[str], gaps: Sequence[float] | None

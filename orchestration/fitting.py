@@ -16,7 +16,7 @@ AT_ONCE = ("overlapped", "abreast")
 """Calibrations in which several parts work at the same time; a recipe may rule them out."""
 CARRYING = ("generate", "respond", "judge")
 """Calls that bring prompts, or what was made of them, in whole or in half batches."""
-EMPTY_HANDED = ("optim_step", "publish_weights", "load_weights")
+EMPTY_HANDED = ("optim_step", "publish_weights", "probe", "load_weights")
 
 
 def fit(
@@ -102,6 +102,7 @@ def _of_calls(whole: RunConfig, seen: Mapping[str, Sequence[Measured]]) -> Costs
         judge=line("judge"),
         learn=Linear.through({batch: learn}),
         publish=median("publish_weights", runs[batch]),
+        probe=median("probe", runs[batch]),
         load=median("load_weights", runs[batch]),
         weight_bytes=float(runs[batch][0].summary["weight_sync"]["bytes"]),
     )

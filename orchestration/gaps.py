@@ -14,6 +14,7 @@ AFTER = {
     "forward_backward": "judge",
     "optim_step": "forward_backward",
     "publish_weights": "optim_step",
+    "probe": "publish_weights",
     "load_weights": "publish_weights",
 }
 """Method → the one that it waits for in lockstep."""

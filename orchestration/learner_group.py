@@ -48,12 +48,23 @@ class LearnerGroup:
         await self._all("load", folder)
         self.step = step
 
-    def publish_weights(self) -> tuple[Any, Any]:
-        """Return references to (manifest, every tensor's bytes) of the weights, held by rank 0."""
-        references = [
+    def publish_weights(self) -> tuple[tuple[Any, Any], Any]:
+        """Return references to (manifest, every tensor's bytes) of the weights, held by rank 0,
+        and to what they are to be proved by. The next step may begin when the last is there.
+        """
+        published = [
             rank.submit("publish_weights", rank.copies_answers, returns=2) for rank in self.ranks
         ]
-        return references[0]
+        return published[0], self.probe([manifest for manifest, _ in published])
+
+    def probe(self, behind: Sequence[Any] = ()) -> Any:
+        """Return a reference to what the present weights make of the probe.
+
+        Ray keeps no order of calls: ``behind`` are each rank's answers to wait for.
+        """
+        waits = behind or [None] * len(self.ranks)
+        probes = [rank.submit("probe", wait) for rank, wait in zip(self.ranks, waits, strict=True)]
+        return probes[0]
 
     async def nll(self, prompts: Any) -> Mapping[str, float]:
         """Return the gold responses' mean negative log-likelihood."""

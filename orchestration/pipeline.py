@@ -1,7 +1,7 @@
 """The run as one asyncio program. Read this after `configs/wire.py`: these are the verbs.
 
        PromptSource ──prompts──► sample loops   ── TupleMaker ───────────────┐
-            ▲                       │ StudentSampler.generate → trajectories │
+            ▲                       │ StudentSampler.generate → trajectories │   (and their proof)
             │ slots                 │ TeacherServer.respond   → y_t, log p   │
             │                       │ TeacherServer.judge     → tuples       ▼
        learn loop ◄──────────────── ReplayQueue.lease ◄─────────────── ReplayQueue.put
@@ -46,7 +46,7 @@ from orchestration.roles import AnswerLost, Role, RoleDied
 from orchestration.slots import Slots
 from orchestration.supervisor import Supervisor
 from orchestration.suspects import Suspects
-from orchestration.tuple_maker import TupleMaker
+from orchestration.tuple_maker import Made, TupleMaker
 from orchestration.weight_sync import WeightSync
 
 LEASE_WAIT_SECONDS = 60.0
@@ -105,6 +105,8 @@ class Pipeline:
     """The loops that feed the queue, by number."""
     _learning: "asyncio.Task[Any] | None" = None
     """The step under way; it is never cut off from the ledger."""
+    _makers: int = 0
+    """Made so far."""
     _skipped: int = 0
     """Steps in a row that were skipped for a number that is none."""
     _stopped: asyncio.Event = field(default_factory=asyncio.Event)
@@ -184,15 +186,22 @@ class Pipeline:
         samplers = len(self.parts.samplers) if self.config.learns_from_student else 1
         return max(samplers, len(self.parts.teachers))
 
-    def _maker(self, index: int) -> TupleMaker:
-        samplers = self.parts.samplers if self.config.learns_from_student else [None]
+    def _maker(self) -> TupleMaker:
+        """Return a maker of those parts that have the least to do."""
+        self._makers += 1
+        draws = self.config.learns_from_student
         return TupleMaker(
             config=self.config,
-            sampler=samplers[index % len(samplers)],
-            teacher=self.parts.teachers[index % len(self.parts.teachers)],
+            sampler=self._idlest(self.parts.samplers) if draws else None,
+            teacher=self._idlest(self.parts.teachers),
             offline=self.parts.offline,
             reference=self.parts.reference,
         )
+
+    def _idlest(self, roles: Sequence[Role]) -> Role:
+        """Return the one that the fewest calls wait for; of several, each in its turn."""
+        first = self._makers % len(roles)
+        return min((*roles[first:], *roles[:first]), key=lambda role: role.clients)
 
     async def _sample_loop(self, index: int) -> None:
         """Have prompts drawn, answered and judged.
@@ -204,17 +213,17 @@ class Pipeline:
         while index < self._producers():
             prompts = await self._issue()
             await self._drawing.wait()
-            await self._make(index, prompts)
+            await self._make(prompts)
 
-    async def _make(self, index: int, prompts: list[Prompt]) -> None:
+    async def _make(self, prompts: list[Prompt]) -> None:
         """Have prompts made into tuples in the queue, whoever dies over them."""
         groups = [prompts]
         while groups:
             group = groups.pop(0)
-            maker = self._maker(index)
+            maker = self._maker()
             try:
                 with maker.at_work():
-                    await self._put(maker.make(group))
+                    await self._put_proved(maker, maker.make(group))
             except RoleDied as death:
                 await self.parts.supervisor.revive(death)
                 if isinstance(death, AnswerLost):  # nobody died over these prompts
@@ -251,6 +260,7 @@ class Pipeline:
             if await asyncio.shield(self._learning):
                 await self._between_steps()
         await self._hand_over.done()
+        await self.parts.sync.prove()
 
     async def _learn(self, lease: Lease, batch: Any) -> bool:
         """Make one step and book it: one cannot be without the other. False: it was skipped."""
@@ -333,6 +343,13 @@ class Pipeline:
             min(self.config.student.batch_size, share) if self.config.learns_from_student else share
         )
 
+    async def _put_proved(self, maker: TupleMaker, made: Made) -> None:
+        """Hand on what was drawn by weights that are proved; judging goes on meanwhile."""
+        if maker.sampler and made.proof is not None:
+            proof = await maker.sampler.fetch(made.proof)
+            await self.parts.sync.check(maker.sampler, proof)
+        await self._put(made.tuples)
+
     async def _put(self, tuples: Any) -> None:
         """Hand tuples (or a reference to them) to the queue, which may make us wait."""
         result = await self.parts.queue.call("put", tuples)
@@ -379,9 +396,9 @@ class Pipeline:
                 stale = [pair for pair in stale if pair.uid not in failure.uids]
 
     async def _remake(self, stale: Sequence[PreferenceTuple]) -> None:
-        maker = self._maker(0)
+        maker = self._maker()
         with maker.at_work():
-            await self._put(maker.remake(stale))
+            await self._put_proved(maker, maker.remake(stale))
 
     async def _teacher_failed(self, failure: TeacherFailedError) -> None:
         """Give up the prompts to which the teacher has no usable answer."""

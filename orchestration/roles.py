@@ -68,6 +68,11 @@ class Role(ABC):
         self._free = asyncio.Event()
         self._free.set()
 
+    @property
+    def clients(self) -> int:
+        """How many wait for what follows from its answers."""
+        return self._clients
+
     @contextmanager
     def serving(self) -> Iterator[None]:
         """Note that something was submitted to it, until what follows from that is there."""

@@ -14,13 +14,14 @@ import numpy as np
 
 from configs.packing import pack
 from configs.wire import (
+    Draw,
     PackedTuple,
     PreferenceTuple,
     Prompt,
     Response,
     Trajectory,
     Uid,
-    WeightProof,
+    WeightReceipt,
 )
 from orchestration.costs import Costs
 from orchestration.gaps import Call
@@ -126,23 +127,27 @@ class SimulatedSampler(SimulatedRole):
 
     version = 0
 
-    def generate(self, prompts: list[Prompt]) -> tuple[list[Trajectory], float]:
+    def generate(self, prompts: list[Prompt]) -> tuple[Draw, float]:
         """Answer with a trajectory a prompt."""
         drawn = [
             Trajectory(prompt=prompt, response=_RESPONSE, weight_version=self.version)
             for prompt in prompts
         ]
-        return drawn, self.world.costs.generate.of(len(prompts))
+        return Draw(drawn, None), self.world.costs.generate.of(len(prompts))
 
     def load_weights(
         self, version: int, parts: Any, going_back: bool = False
-    ) -> tuple[WeightProof, float]:
+    ) -> tuple[WeightReceipt, float]:
         """Take a version in."""
         self.version = version
         costs = self.world.costs
         nbytes = int(costs.weight_bytes)
-        proof = WeightProof(version=version, probe_difference=0, seconds=costs.load, nbytes=nbytes)
-        return proof, costs.load
+        receipt = WeightReceipt(version=version, seconds=costs.load, nbytes=nbytes)
+        return receipt, costs.load
+
+    def prove(self) -> tuple[None, float]:
+        """Prove nothing: there are no weights."""
+        return None, 0.0
 
     async def run(self, method: str, values: list[Any]) -> Any:
         """Let weights cross the network first: one machine after the other."""
@@ -196,6 +201,10 @@ class SimulatedLearner(SimulatedRole):
     def publish_weights(self, lend: bool = False) -> tuple[tuple[int, None], float]:
         """Publish the version, which is all that there is of the weights."""
         return (self.step, None), self.world.costs.publish
+
+    def probe(self, published: object = None) -> tuple[None, float]:
+        """Say nothing of them."""
+        return None, self.world.costs.probe
 
 
 class SimulatedQueue(SimulatedRole):

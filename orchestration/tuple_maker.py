@@ -6,15 +6,23 @@ prompts ──► sampler.generate ──► trajectories ─┐
                                                      (─► reference.annotate)
 """
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from configs.run import RunConfig
 from configs.wire import PreferenceTuple, Prompt
 from orchestration.origins import origin_of
 from orchestration.roles import Role
+
+
+class Made(NamedTuple):
+    """References to what a maker's parts answer."""
+
+    tuples: Any
+    proof: Any
+    """What the sampler says of its weights; None: nobody drew with weights that were pushed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,39 +36,40 @@ class TupleMaker:
     offline: Role | None = None
     reference: Role | None = None
 
-    def at_work(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
         """Keep the sampler from leaving until its answers have become tuples."""
-        return self.sampler.serving() if self.sampler else nullcontext()
+        with self.teacher.serving(), (self.sampler or self.teacher).serving():
+            yield
 
-    def make(self, prompts: Sequence[Prompt]) -> Any:
-        """Return a reference to the tuples of ``prompts``, in their order."""
+    def make(self, prompts: Sequence[Prompt]) -> Made:
+        """Have ``prompts`` made into tuples, in their order."""
         origins = [origin_of(prompt.uid, self.config) for prompt in prompts]
         by_origin: dict[str, list[Prompt]] = {"student": [], "offline": [], "teacher": []}
         for prompt, origin in zip(prompts, origins, strict=True):
             by_origin[origin].append(prompt)
         pairs = self.config.objective.sequences == "pair"
         answered = list(prompts) if pairs else by_origin["teacher"]
-        return self._judge(
-            prompts,
-            _call(self.teacher, "respond", answered),
-            _call(self.sampler, "generate", by_origin["student"]),
-            _call(self.offline, "generate", by_origin["offline"]),
-        )
+        answers = self.teacher.submit("respond", answered) if answered else []
+        drawn, proof = _draw(self.sampler, by_origin["student"])
+        offline, _ = _draw(self.offline, by_origin["offline"])
+        return Made(self._judge(prompts, answers, drawn, offline), proof)
 
-    def remake(self, stale: Sequence[PreferenceTuple]) -> Any:
-        """Return a reference to the tuples with y_s drawn anew; y_t and log p(y_t) stay."""
+    def remake(self, stale: Sequence[PreferenceTuple]) -> Made:
+        """Have the tuples made with y_s drawn anew; y_t and log p(y_t) stay."""
         prompts = [pair.prompt for pair in stale]
         answers = [pair.teacher_response for pair in stale if pair.teacher_response is not None]
-        return self._judge(prompts, answers, _call(self.sampler, "generate", prompts), [])
+        drawn, proof = _draw(self.sampler, prompts)
+        return Made(self._judge(prompts, answers, drawn, []), proof)
 
     def _judge(self, prompts: Sequence[Prompt], answers: Any, drawn: Any, offline: Any) -> Any:
         tuples = self.teacher.submit("judge", list(prompts), answers, drawn, offline)
         return tuples if self.reference is None else self.reference.submit("annotate", tuples)
 
 
-def _call(role: Role | None, method: str, prompts: list[Prompt]) -> Any:
-    """Return a reference to the answers, or none at once where nobody is asked anything."""
+def _draw(role: Role | None, prompts: list[Prompt]) -> tuple[Any, Any]:
+    """Return references to the two parts of a ``Draw``; nobody is asked for nothing."""
     if not prompts:
-        return []
-    assert role is not None, f"nobody to {method} {len(prompts)} prompts"
-    return role.submit(method, prompts)
+        return [], None
+    assert role is not None, f"nobody to draw for {len(prompts)} prompts"
+    return role.submit("generate", prompts, returns=2)

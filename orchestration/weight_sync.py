@@ -1,4 +1,11 @@
-"""Carries the learner's weights into every running sampler, and checks that they arrived."""
+"""Carries the learner's weights into every running sampler, and has them proved.
+
+    learner   publish ─ probe ───────────────────────────────┐
+    sampler        └──► load ─ the next draw, with its proof ─┴─► check ─► what was drawn is used
+
+Samplers stand still for the load alone: the learner computes what is to be proved meanwhile, and
+they compute the proof in the same steps of their engines in which they draw.
+"""
 
 import asyncio
 import time
@@ -6,31 +13,38 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from statistics import median
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
+from actors.weights import check_proof
 from configs.errors import WeightSyncError
-from configs.wire import WeightProof
+from configs.wire import WeightProof, WeightReceipt
 from orchestration.learner_group import LearnerGroup
 from orchestration.roles import Role
 
 
 @dataclass(frozen=True, kw_only=True)
 class SyncRecord:
-    """One proved push."""
+    """One push."""
 
     version: int
     seconds: float
-    """From asking the learner to the last sampler's proof."""
+    """From asking the learner until the last sampler could draw."""
     pause_seconds: float
     """Longest time that a sampler stood still for the load."""
     probe_difference: float
-    """Largest disagreement over the probe, nats."""
+    """Largest disagreement over the probe in the proofs since the push before, nats."""
     nbytes: int
     """Bytes that one sampler received."""
 
 
+class _Published(NamedTuple):
+    version: int
+    weights: tuple[Any, Any]
+    """References to the manifest and the bytes of every tensor."""
+
+
 class WeightSync:
-    """Pushes are all or nothing: every sampler proves the version, or the run ends."""
+    """Pushes are all or nothing: every sampler holds and proves the version, or the run ends."""
 
     def __init__(
         self,
@@ -53,11 +67,17 @@ class WeightSync:
         self._loading = asyncio.Lock()
         self._asked = 0.0
         """When what is published was asked for."""
-        self._snapshot: tuple[int, Any] | None = None
+        self._snapshot: _Published | None = None
+        self._probes: dict[int, Any] = {}
+        """References to what the learner says of each version that a sampler may yet prove."""
+        self._unproved: dict[Role, int] = {}
+        """Version that a sampler holds and has not proved yet."""
+        self._difference = 0.0
+        """Largest disagreement over a probe since the last record."""
         self.records: list[SyncRecord] = []
 
     async def push(self, *, going_back: bool = False) -> SyncRecord:
-        """Push the current weights; they never pass through this process.
+        """Push the current weights, and have them proved; they never pass through this process.
 
         ``going_back`` allows weights older than those that the samplers hold: the learner was
         restored from a checkpoint. Raises ``WeightSyncError`` when a sampler does not hold what
@@ -65,10 +85,11 @@ class WeightSync:
         """
         if self.leaves_learner_free:
             self.publish()
-            return await self.load(going_back=going_back)
-        async with self._loading:
-            start = time.monotonic()
-            return self._proved(self._learner.step, await self._push_by_cuda(), start)
+            record = await self.load(going_back=going_back)
+        else:
+            record = await self._push_by_cuda()
+        await self.prove()
+        return record
 
     @property
     def leaves_learner_free(self) -> bool:
@@ -78,20 +99,42 @@ class WeightSync:
     def publish(self) -> None:
         """Have the learner lay the current weights out. Its next step waits for ``laid_out``."""
         self._asked = time.monotonic()
-        self._snapshot = (self._learner.step, self._learner.publish_weights())
+        step = self._learner.step
+        weights, self._probes[step] = self._learner.publish_weights()
+        self._snapshot = _Published(step, weights)
 
     async def laid_out(self) -> None:
-        """Wait until the learner may change its weights: what it published is in other memory."""
+        """Wait until the learner may change its weights: what it published is in other memory,
+        and it has computed what that is to be proved by.
+        """
         assert self._snapshot is not None, "publish() comes first"
-        manifest, _ = self._snapshot[1]
-        await self._learner.ranks[0].fetch(manifest)
+        await self._learner.ranks[0].fetch(self._probes[self._snapshot.version])
 
     async def load(self, *, going_back: bool = False) -> SyncRecord:
-        """Bring what is published into every sampler; raises as ``push`` does."""
+        """Bring what is published into every sampler, which then draws, and proves it so."""
         async with self._loading:
             assert self._snapshot is not None, "publish() comes first"
             version, weights = self._snapshot
-            return self._proved(version, await self._load(*weights, going_back), self._asked)
+            receipts = await self._each(version, "load_weights", *weights, going_back)
+            return self._record(version, receipts, self._asked)
+
+    async def prove(self) -> None:
+        """Have those samplers prove what they hold that have not drawn with it; raises as above."""
+        for sampler in [each for each in self._samplers if each in self._unproved]:
+            await self.check(sampler, await sampler.call("prove"))
+
+    async def check(self, sampler: Role, proof: WeightProof | None) -> None:
+        """Compare what came with a draw; raises ``WeightSyncError`` where it proves nothing.
+
+        Nothing may be done before with what was drawn. None: it was drawn with proved weights.
+        """
+        if proof is None:
+            return
+        probe = await self._learner.ranks[0].fetch(self._probes[proof.version])
+        difference = check_proof(probe, proof, sampler.name)
+        self._difference = max(self._difference, difference)
+        if self._unproved.get(sampler) == proof.version:
+            del self._unproved[sampler]
 
     @asynccontextmanager
     async def at_rest(self) -> AsyncIterator[None]:
@@ -109,10 +152,11 @@ class WeightSync:
         given: int | None = None
         # None was pushed: it holds the initial weights, as they do. One was pushed meanwhile: that
         # may have come before what was given.
-        while self._snapshot is not None and self._snapshot[0] != given:
+        while self._snapshot is not None and self._snapshot.version != given:
             given, weights = self._snapshot
-            proof = await sampler.call("load_weights", *weights, True)
-            self._check(sampler, proof, given)
+            self._unproved[sampler] = given
+            self._arrived(sampler, await sampler.call("load_weights", *weights, True), given)
+            await self.check(sampler, await sampler.call("prove"))
 
     @asynccontextmanager
     async def newest(self, *, bring_back: bool) -> AsyncIterator[None]:
@@ -124,63 +168,74 @@ class WeightSync:
         before = self._snapshot
         if self._samplers and self._held != self._learner.step:
             await self.push()
+        await self.prove()
         try:
             yield
         except BaseException:
             self._snapshot = before  # whoever tries again has that to bring back
             raise
-        if bring_back and before is not None and before[0] != self._held:
+        if bring_back and before is not None and before.version != self._held:
             self._snapshot, self._asked = before, time.monotonic()
             await self.load(going_back=True)
 
-    def _proved(self, version: int, proofs: Mapping[Role, WeightProof], start: float) -> SyncRecord:
-        for sampler, proof in proofs.items():
-            self._check(sampler, proof, version)
+    def _record(
+        self, version: int, receipts: Mapping[Role, WeightReceipt], start: float
+    ) -> SyncRecord:
+        for sampler, receipt in receipts.items():
+            self._arrived(sampler, receipt, version)
+        self._forget_probes(before=version if self._held is None else min(self._held, version))
         self._held = version
         record = SyncRecord(
             version=version,
             seconds=time.monotonic() - start,
-            pause_seconds=max(proof.seconds for proof in proofs.values()),
-            probe_difference=max(proof.probe_difference for proof in proofs.values()),
-            nbytes=max(proof.nbytes for proof in proofs.values()),
+            pause_seconds=max(receipt.seconds for receipt in receipts.values()),
+            probe_difference=self._difference,
+            nbytes=max(receipt.nbytes for receipt in receipts.values()),
         )
+        self._difference = 0.0
         self.records.append(record)
         return record
 
+    def _forget_probes(self, *, before: int) -> None:
+        """Forget versions that nobody holds: their draws were answered before the last load."""
+        for version in [version for version in self._probes if version < before]:
+            del self._probes[version]
+
     @staticmethod
-    def _check(sampler: Role, proof: WeightProof, version: int) -> None:
-        if proof.version != version:
+    def _arrived(sampler: Role, receipt: WeightReceipt, version: int) -> None:
+        if receipt.version != version:
             raise WeightSyncError(
-                f"{sampler.name} holds weight version {proof.version} after a push of "
+                f"{sampler.name} holds weight version {receipt.version} after a push of "
                 f"{version}; the run cannot go on with unknown weights"
             )
 
-    async def _load(self, *weights: Any) -> dict[Role, WeightProof]:
-        """One copy, which every sampler reads from shared memory."""
-        return await self._each("load_weights", *weights)
+    async def _push_by_cuda(self) -> SyncRecord:
+        """Let the learner drive vLLM's protocol."""
+        async with self._loading:
+            start, version, rank = time.monotonic(), self._learner.step, self._learner.ranks[0]
+            arguments = (self._transfer, self._transport, len(self._samplers))
+            manifest = await rank.call("send_weights", *arguments)
+            self._probes[version] = self._learner.probe()
+            return self._record(version, await self._each(version, "accept", manifest), start)
 
-    async def _push_by_cuda(self) -> dict[Role, WeightProof]:
-        """Let the learner drive vLLM's protocol, then ask for the proof."""
-        rank = self._learner.ranks[0]
-        arguments = (self._transfer, self._transport, len(self._samplers))
-        manifest = await rank.call("send_weights", *arguments)
-        return await self._each("prove", manifest)
-
-    async def _each(self, method: str, *arguments: Any) -> dict[Role, WeightProof]:
+    async def _each(self, version: int, method: str, *arguments: Any) -> dict[Role, WeightReceipt]:
+        """Have every sampler hold a version: one copy, which all of them read."""
         samplers = list(self._samplers)
+        self._unproved.update(dict.fromkeys(samplers, version))
         calls = (each.call(method, *arguments) for each in samplers)
-        proofs = await asyncio.gather(*calls, return_exceptions=True)
-        if errors := [proof for proof in proofs if isinstance(proof, BaseException)]:
+        receipts = await asyncio.gather(*calls, return_exceptions=True)
+        if errors := [each for each in receipts if isinstance(each, BaseException)]:
             raise errors[0]  # now that all have answered: another try meets no call of this one
-        return dict(zip(samplers, cast(list[WeightProof], proofs), strict=True))
+        return dict(zip(samplers, cast(list[WeightReceipt], receipts), strict=True))
 
     def summary(self) -> dict[str, float | int | bool]:
         """Return the ``weight_sync`` section of summary.json."""
         seconds = [record.seconds for record in self.records]
+        differences = [self._difference, *(record.probe_difference for record in self.records)]
         return {
             "count": len(self.records),
             "seconds_p50": round(median(seconds), 5) if seconds else 0.0,
             "bytes": self.records[-1].nbytes if self.records else 0,
-            "verified": bool(self.records),
-            "probe_difference_max": max((r.probe_difference for r in self.records), default=0.0),
+            "verified": bool(self.records) and not any(s in self._unproved for s in self._samplers),
+            "probe_difference_max": max(differences),
         }

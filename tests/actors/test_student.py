@@ -1,5 +1,6 @@
 """The student sampler: trajectories, weight pushes, and the proof of each."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -22,11 +23,12 @@ from transformers import (
 
 from actors.student import StudentSampler, request_seed
 from actors.weight_recorder import LoadRecorder, Move, Target
+from actors.weights import check_proof
 from configs.checksum import checksum
 from configs.errors import DataError, WeightSyncError
 from configs.sampling import Sampling
 from configs.student import StudentConfig
-from configs.wire import Prompt, Uid, WeightManifest
+from configs.wire import Prompt, Uid, WeightManifest, WeightProbe
 from learner.weights import make_manifest
 from tests.packed_weights import packed_weights
 
@@ -117,18 +119,32 @@ def make_push(
         tensors,
         parts,
         version=version,
-        checksum=checksum(parts),
         probe_ids=PROBE,
-        probe_logprobs=learner_logprobs(model, PROBE),
-        probe_tolerance=1e-4,
     )
     return manifest, parts
+
+
+def probe(model: PreTrainedModel, push: Push, tolerance: float = 1e-4) -> WeightProbe:
+    """What the learner says of a push that is on its way."""
+    return WeightProbe(
+        version=push[0].version,
+        checksum=checksum(push[1]),
+        logprobs=learner_logprobs(model, PROBE),
+        tolerance=tolerance,
+    )
+
+
+def proved(sampler: StudentSampler, said: WeightProbe) -> float:
+    """Have the sampler prove what it was given; returns the difference, nats."""
+    proof = sampler.prove()
+    assert proof is not None, "nothing to prove"
+    return check_proof(said, proof, "sampler-0")
 
 
 def largest_difference(sampler: StudentSampler, model: PreTrainedModel) -> float:
     """Largest |log mu by the sampler - log q by transformers| over freshly drawn responses."""
     differences = []
-    for trajectory in sampler.generate(make_prompts()):
+    for trajectory in sampler.generate(make_prompts()).trajectories:
         prompt, response = trajectory.prompt.prompt_ids_P, trajectory.response
         expected = learner_logprobs(model, np.concatenate([prompt, response.ids_T]))
         assert response.behaviour_logprobs_T is not None
@@ -166,16 +182,19 @@ def test_after_a_push_sampler_and_learner_agree(family: str, monkeypatch: pytest
     manifest, parts = make_push(model, version=3)
     for part in parts:
         part.flags.writeable = False  # as Ray's object store gives it
-    proof = sampler.load_weights(manifest, parts)
-    assert (proof.version, sampler.weight_version) == (3, 3)
-    assert proof.probe_difference < 1e-4
-    assert proof.nbytes == sum(part.nbytes for part in parts)
+    said = probe(model, (manifest, parts))
+    receipt = sampler.load_weights(manifest, parts)
+    assert (receipt.version, sampler.weight_version) == (3, 3)
+    assert receipt.nbytes == sum(part.nbytes for part in parts)
+    assert proved(sampler, said) < 1e-4
+    assert sampler.prove() is None, "it has"
     assert largest_difference(sampler, model) < 1e-4
     # The first push has taught where everything lives: the loader is not asked again.
     monkeypatch.setattr(transfer_engine(sampler), "_load", None)
     again = make_model(family, seed=4)
     manifest, parts = make_push(again, version=4)
     sampler.load_weights(manifest, parts)
+    sampler.prove()
     for part in parts:  # nothing of it is kept
         part[:] = 255
     assert largest_difference(sampler, again) < 1e-4
@@ -187,12 +206,12 @@ def test_a_push_by_the_short_way_leaves_the_bits_that_the_loader_leaves():
     pushes = [make_push(make_model("gpt2", seed), version=50) for seed in (7, 8)]
     for push in pushes:
         shared().load_weights(*push, True)
-    short = shared().generate(make_prompts())
+    short = shared().generate(make_prompts()).trajectories
     engine = transfer_engine(shared())
     assert engine._places is not None
     engine._places = None
     shared().load_weights(*pushes[1])
-    long = shared().generate(make_prompts())
+    long = shared().generate(make_prompts()).trajectories
     engine._seen = None
     for ours, theirs in zip(short, long, strict=True):
         assert ours.response.ids_T.tolist() == theirs.response.ids_T.tolist()
@@ -240,11 +259,12 @@ def test_bfloat16_weights_arrive_unchanged():
         make_push(rounded, version=shared().weight_version)[0],
         tensors=tensors,
         nbytes=sum(part.nbytes for part in parts),
-        checksum=checksum(parts),
     )
+    said = probe(rounded, (manifest, parts))
     assert {spec.dtype for spec in manifest.tensors} == {"bfloat16"}
     for _ in range(2):  # by the loader, then by the short way
-        assert shared().load_weights(manifest, parts).probe_difference < 1e-4
+        shared().load_weights(manifest, parts)
+        assert proved(shared(), said) < 1e-4
 
 
 @pytest.mark.engine
@@ -255,19 +275,19 @@ def test_a_bfloat16_engine_draws_and_takes_pushes(tmp_path: Path):
     sampling = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=16)
     config = StudentConfig(model=folder, dtype="bfloat16", sampling=sampling)
     sampler = StudentSampler(config, model=folder, seed=0)
-    assert len(sampler.generate(make_prompts())) == len(make_prompts())
+    assert len(sampler.generate(make_prompts()).trajectories) == len(make_prompts())
     again = make_model("gpt2", seed=9).bfloat16()
     tensors, parts = packed_weights(again.state_dict())
     manifest = replace(
         make_push(make_model("gpt2", seed=9), version=1)[0],
         tensors=tensors,
         nbytes=sum(part.nbytes for part in parts),
-        checksum=checksum(parts),
-        probe_tolerance=0.15,
     )
+    said = probe(make_model("gpt2", seed=9), (manifest, parts), tolerance=0.15)
     for _ in range(2):  # by the loader, then by the short way
-        assert sampler.load_weights(manifest, parts).probe_difference < 0.15
-    assert {drawn.weight_version for drawn in sampler.generate(make_prompts())} == {1}
+        sampler.load_weights(manifest, parts)
+        assert proved(sampler, said) < 0.15
+    assert {drawn.weight_version for drawn in sampler.generate(make_prompts()).trajectories} == {1}
     sampler.close()
 
 
@@ -312,12 +332,8 @@ def not_finite(model: PreTrainedModel) -> Push:
     ("make_bad", "message"),
     [
         (without_head, "lacks tensor lm_head.weight"),
-        (stale_head, "is not proved"),
-        (stale_layer, "is not proved"),
-        (flipped_byte, "damaged on its way"),
         (wrong_shape, r"c_fc.weight with shape \(256, 64\)"),
         (older_version, "version 9, older than version 10"),
-        (not_finite, "is not proved"),
     ],
 )
 def test_a_bad_push_is_an_error_and_nothing_is_generated_until_a_good_one(
@@ -330,10 +346,56 @@ def test_a_bad_push_is_an_error_and_nothing_is_generated_until_a_good_one(
     with pytest.raises(WeightSyncError, match=message):
         sampler.load_weights(*make_bad(model))
     assert sampler.weight_version == 10
-    with pytest.raises(WeightSyncError, match="does not generate with unproved weights"):
+    with pytest.raises(WeightSyncError, match="does not generate with such weights"):
         sampler.generate(make_prompts())
+    with pytest.raises(WeightSyncError, match="does not generate with such weights"):
+        sampler.prove()
     sampler.load_weights(*make_push(model, version=21))
     assert largest_difference(sampler, model) < 1e-4
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("draws", [True, False])
+@pytest.mark.parametrize(
+    ("make_bad", "message"),
+    [
+        (stale_head, "is not proved"),
+        (stale_layer, "is not proved"),
+        (flipped_byte, "damaged on its way"),
+        (not_finite, "is not proved"),
+    ],
+)
+def test_weights_that_are_not_the_learner_s_come_with_a_proof_of_that(
+    make_bad: Callable[[PreTrainedModel], Push], message: str, draws: bool
+):
+    sampler, model = shared(), make_model("gpt2", seed=2)
+    sampler.weight_version = 0
+    manifest, parts = make_bad(model)
+    said = probe(model, (manifest, parts))
+    if make_bad is flipped_byte:
+        said = replace(said, checksum=checksum(make_push(model, 20)[1]))
+    sampler.load_weights(manifest, parts)
+    proof = sampler.generate(make_prompts()).proof if draws else sampler.prove()
+    assert proof is not None
+    with pytest.raises(WeightSyncError, match=message):
+        check_proof(said, proof, "sampler-0")
+    sampler.load_weights(*make_push(model, version=21))
+    assert largest_difference(sampler, model) < 1e-4
+
+
+@pytest.mark.engine
+def test_the_first_draw_proves_its_weights_and_is_what_it_would_be_without():
+    sampler, model = shared(), make_model("gpt2", seed=11)
+    sampler.weight_version = 0
+    push = make_push(model, version=70)
+    sampler.load_weights(*push)
+    first, then = sampler.generate(make_prompts()), sampler.generate(make_prompts())
+    assert first.proof is not None and then.proof is None
+    assert check_proof(probe(model, push), first.proof, "sampler-0") < 1e-4
+    for one, other in zip(first.trajectories, then.trajectories, strict=True):
+        assert [a.tobytes() for a in one.response.arrays] == [
+            a.tobytes() for a in other.response.arrays
+        ]
 
 
 @pytest.mark.engine
@@ -346,7 +408,7 @@ def test_an_older_snapshot_returns_when_it_is_asked_to():
     sampler.load_weights(*make_push(new, version=9))
     assert sampler.load_weights(*snapshot, True).version == 5
     assert largest_difference(sampler, old) < 1e-4
-    assert {t.weight_version for t in sampler.generate(make_prompts())} == {5}
+    assert {t.weight_version for t in sampler.generate(make_prompts()).trajectories} == {5}
 
 
 @pytest.mark.engine
@@ -369,18 +431,18 @@ def test_a_push_that_fails_half_way_leaves_an_engine_that_can_be_repaired():
 def test_trajectories_carry_their_prompt_and_the_version_that_drew_them():
     sampler, prompts = shared(), make_prompts(5)
     sampler.load_weights(*make_push(make_model("gpt2", seed=3), version=40))
-    trajectories = sampler.generate(prompts)
+    trajectories = sampler.generate(prompts).trajectories
     assert [t.prompt for t in trajectories] == prompts
     assert {t.weight_version for t in trajectories} == {40}
-    assert sampler.generate([]) == []
+    assert sampler.generate([]) == ([], None)
 
 
 @pytest.mark.engine
 def test_what_is_drawn_depends_on_the_uid_and_not_on_the_batch():
     sampler, prompts = shared(), make_prompts(6)
-    whole = {t.prompt.uid: t.response for t in sampler.generate(prompts)}
-    parts = sampler.generate(prompts[4:]) + sampler.generate(prompts[:4])
-    for trajectory in parts:
+    whole = {t.prompt.uid: t.response for t in sampler.generate(prompts).trajectories}
+    parts = [sampler.generate(part).trajectories for part in (prompts[4:], prompts[:4])]
+    for trajectory in itertools.chain(*parts):
         expected = whole[trajectory.prompt.uid]
         assert trajectory.response.ids_T.tolist() == expected.ids_T.tolist()
         assert trajectory.response.behaviour_logprobs_T is not None
@@ -391,7 +453,8 @@ def test_what_is_drawn_depends_on_the_uid_and_not_on_the_batch():
         )
     other = replace(prompts[0], uid=Uid(0, 0, 1))
     assert (
-        sampler.generate([other])[0].response.ids_T.tolist() != whole[prompts[0].uid].ids_T.tolist()
+        sampler.generate([other]).trajectories[0].response.ids_T.tolist()
+        != whole[prompts[0].uid].ids_T.tolist()
     )
 
 
@@ -401,6 +464,6 @@ def test_a_prompt_that_does_not_fit_is_named():
     with pytest.raises(DataError, match=r"prompt 2/5/1 \(row 9\) has 49 tokens.* context of 64"):
         shared().generate([long])
     fits = replace(long, prompt_ids_P=np.full(48, 5, np.int32))
-    assert len(shared().generate([fits])) == 1
+    assert len(shared().generate([fits]).trajectories) == 1
     one = Sampling(temperature=0.0, top_p=1.0, max_new_tokens=1)
-    assert len(shared().generate([long], one)[0].response.ids_T) == 1
+    assert len(shared().generate([long], one).trajectories[0].response.ids_T) == 1

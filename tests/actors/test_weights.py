@@ -6,18 +6,17 @@ import numpy as np
 import pytest
 import xxhash
 
-from actors.weights import (
-    by_name,
-    check_parts,
-    check_probe,
-    check_received,
-    check_tensors,
-    check_version,
-)
+from actors.weights import by_name, check_parts, check_proof, check_tensors, check_version
 from configs.checksum import checksum, start_checksum
 from configs.errors import WeightSyncError
-from configs.wire import TensorSpec, WeightManifest
+from configs.wire import TensorSpec, WeightManifest, WeightProbe, WeightProof
 
+PROBE = WeightProbe(
+    version=7,
+    checksum=xxhash.xxh3_128_hexdigest(bytes(range(36))),
+    logprobs=np.array([-1.0, -2.0], np.float32),
+    tolerance=1e-3,
+)
 SHAPES = {"embed": (3, 2), "lm_head": (3, 2)}
 
 
@@ -30,12 +29,13 @@ def make_push() -> tuple[WeightManifest, list[np.ndarray]]:
             TensorSpec("lm_head", (3, 2), "bfloat16"),
         ),
         nbytes=36,
-        checksum=xxhash.xxh3_128_hexdigest(bytes(range(36))),
         probe_ids=np.array([1, 2, 3], np.int32),
-        probe_logprobs=np.array([-1.0, -2.0], np.float32),
-        probe_tolerance=1e-3,
     )
     return manifest, [whole[:24], whole[24:]]
+
+
+def proof(*logprobs: float, checksum: str = PROBE.checksum) -> WeightProof:
+    return WeightProof(version=7, checksum=checksum, logprobs=np.array(logprobs, np.float32))
 
 
 def test_an_intact_push_passes_every_check():
@@ -43,8 +43,8 @@ def test_an_intact_push_passes_every_check():
     check_version(manifest, held=6)
     check_tensors(manifest, SHAPES)
     check_parts(manifest, parts)
-    check_received(manifest, start_checksum(parts).result())
-    difference = check_probe(manifest, np.array([-1.0, -2.0005], np.float32))
+    came = proof(-1.0, -2.0005, checksum=start_checksum(parts).result())
+    difference = check_proof(PROBE, came, "sampler-0")
     assert difference == pytest.approx(0.0005, rel=1e-3)
 
 
@@ -104,7 +104,7 @@ def test_a_flipped_bit_anywhere_is_found(byte):
     parts[byte // 24][byte % 24] ^= 1
     check_parts(manifest, parts)
     with pytest.raises(WeightSyncError, match="damaged on its way"):
-        check_received(manifest, checksum(parts))
+        check_proof(PROBE, proof(-1.0, -2.0, checksum=checksum(parts)), "sampler-0")
 
 
 def test_a_short_part_is_found_before_it_is_loaded():
@@ -147,11 +147,9 @@ def test_a_dtype_that_does_not_travel_is_named():
 
 @pytest.mark.parametrize("value", [-2.01, np.nan, -np.inf])
 def test_a_probe_that_disagrees_or_is_not_a_number_proves_nothing(value):
-    manifest, _ = make_push()
-    with pytest.raises(WeightSyncError, match="is not proved"):
-        check_probe(manifest, np.array([-1.0, value], np.float32))
+    with pytest.raises(WeightSyncError, match="version 7 is not proved: sampler-3 and"):
+        check_proof(PROBE, proof(-1.0, value), "sampler-3")
 
 
 def test_a_probe_cut_by_a_short_context_is_compared_as_far_as_it_goes():
-    manifest, _ = make_push()
-    assert check_probe(manifest, np.array([-1.0], np.float32)) == 0.0
+    assert check_proof(PROBE, proof(-1.0), "sampler-0") == 0.0

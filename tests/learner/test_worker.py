@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from configs.checksum import checksum
 from configs.errors import CheckpointError, ConfigError, DependencyError, NonFiniteError
 from configs.learner import LearnerConfig
 from configs.objective import DpkdConfig, ObjectiveConfig
@@ -139,12 +140,12 @@ def test_objectives_by_token_learn_under_sharding_what_plain_torch_does(
 def test_bfloat16_learns_nearly_the_same(model: str, reference: tuple[Learned, Path]) -> None:
     worker = started_worker(config(dtype="bfloat16"), model)
     values = learn(worker, config(), 3)
-    published = worker.publish_weights()
+    published, probe = worker.publish_weights(), worker.probe()
     worker.close()
     assert values == pytest.approx(reference[0].values[:-1], rel=0.01)
     assert published is not None
     assert {spec.dtype for spec in published[0].tensors} == {"bfloat16"}
-    assert published[0].probe_tolerance == 0.15
+    assert probe.tolerance == 0.15
 
 
 def test_matrices_multiplied_in_bfloat16_teach_nearly_the_same_and_pushes_are_proved_exactly(
@@ -153,21 +154,19 @@ def test_matrices_multiplied_in_bfloat16_teach_nearly_the_same_and_pushes_are_pr
     medium = config(matmul_precision="medium")
     worker = started_worker(medium, model)
     learned = learn(worker, medium, 3)
-    published = worker.publish_weights()
+    published, probe = worker.publish_weights(), worker.probe()
     worker.close()
     assert learned == pytest.approx(reference[0].values[:6], rel=0.05)
     assert torch.get_float32_matmul_precision() == "highest"
     assert published is not None
     manifest, weights = published[0], received(published)
-    assert manifest.probe_tolerance == 1e-4
+    assert probe.tolerance == 1e-4
     student = AutoModelForCausalLM.from_pretrained(model).eval()
     student.load_state_dict({name: torch.from_numpy(weights[name]) for name in weights})
     probe_L = torch.from_numpy(manifest.probe_ids).long()
     logprobs_LV = student(probe_L[None]).logits[0].detach().log_softmax(-1)
     expected = logprobs_LV[:-1].gather(1, probe_L[1:, None])[:, 0]
-    torch.testing.assert_close(
-        torch.from_numpy(manifest.probe_logprobs), expected, atol=1e-5, rtol=0
-    )
+    torch.testing.assert_close(torch.from_numpy(probe.logprobs), expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "qwen2"])
@@ -176,11 +175,12 @@ def test_published_weights_hold_the_tied_head_and_reproduce_the_probe(
 ) -> None:
     worker = started_worker(config(zero_stage=3), saved_model(tmp_path / family, family))
     learn(worker, config(), 1)
-    published = worker.publish_weights()
+    published, said = worker.publish_weights(), worker.probe()
     worker.close()
     assert published is not None
     manifest, weights = published[0], received(published)
-    assert manifest.version == 1 and "lm_head.weight" in weights
+    assert (manifest.version, said.version) == (1, 1) and said.checksum == checksum(published[1])
+    assert "lm_head.weight" in weights
     assert {spec.dtype for spec in manifest.tensors} == {"float32"}
     student = AutoModelForCausalLM.from_pretrained(tmp_path / family).eval()
     student.load_state_dict({name: torch.from_numpy(weights[name]) for name in weights})
@@ -188,7 +188,7 @@ def test_published_weights_hold_the_tied_head_and_reproduce_the_probe(
     batch = collate([[Segment(probe[:1], probe[1:])]], Asked(("gold",)))
     logprobs_N = ResponseScorer(student, logits_at_once=16 * VOCABULARY)(**batch.inputs)[0]
     torch.testing.assert_close(
-        logprobs_N.detach(), torch.from_numpy(manifest.probe_logprobs), atol=1e-5, rtol=0
+        logprobs_N.detach(), torch.from_numpy(said.logprobs), atol=1e-5, rtol=0
     )
 
 

@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 from configs.faults import failpoint
 from configs.packing import unpack
 from configs.wire import (
+    Draw,
     PackedTuple,
     PreferenceTuple,
     Prompt,
@@ -23,10 +24,12 @@ from configs.wire import (
     Trajectory,
     Uid,
     WeightManifest,
+    WeightProbe,
     WeightProof,
+    WeightReceipt,
 )
 from tests.builders import response
-from tests.orchestration.fake_parts import FakeTeacher, manifest
+from tests.orchestration.fake_parts import FakeTeacher, manifest, probe
 
 
 class ChainLearner:
@@ -68,6 +71,9 @@ class ChainLearner:
         buffer = np.frombuffer(self.digest.encode(), np.uint8)
         return manifest(self.step, nbytes=buffer.nbytes), buffer
 
+    def probe(self, published: object = None) -> WeightProbe:
+        return probe(self.step)
+
     def save(self, folder: str) -> None:
         failpoint("learner.save")
         file = Path(folder) / "engine" / "chain.json"
@@ -92,6 +98,7 @@ class ChainSampler:
     def __init__(self) -> None:
         self.version = 0
         self.weights = b""
+        self.unproved = False
 
     def warm_up(self) -> None:
         """Nothing to warm."""
@@ -99,7 +106,7 @@ class ChainSampler:
     def transport(self) -> str:
         return "object_store"
 
-    def generate(self, prompts: list[Prompt], sampling: Any = None) -> list[Trajectory]:
+    def generate(self, prompts: list[Prompt], sampling: Any = None) -> Draw:
         failpoint("sampler.generate")
         failpoint("sampler.engine")
         drawn = [
@@ -107,16 +114,23 @@ class ChainSampler:
             for each in prompts
         ]
         failpoint("sampler.generated")
-        return drawn
+        return Draw(drawn, self.prove())
+
+    def prove(self) -> WeightProof | None:
+        if not self.unproved:
+            return None
+        self.unproved = False
+        return WeightProof(version=self.version, checksum="", logprobs=np.zeros(1, np.float32))
 
     def load_weights(
         self, manifest: WeightManifest, buffer: np.ndarray, going_back: bool = False
-    ) -> WeightProof:
+    ) -> WeightReceipt:
         failpoint("sampler.load")
         assert going_back or manifest.version >= self.version
         self.version, self.weights = manifest.version, buffer.tobytes()
         failpoint("sampler.loaded")
-        return WeightProof(version=self.version, probe_difference=0.0, seconds=0.0, nbytes=32)
+        self.unproved = True
+        return WeightReceipt(version=self.version, seconds=0.0, nbytes=32)
 
     def _draw(self, uid: Uid) -> Response:
         drawn = bytes.fromhex(_hash(f"{self.weights!r} {uid}"))[:3]

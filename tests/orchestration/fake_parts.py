@@ -11,6 +11,7 @@ import numpy as np
 from configs.errors import TeacherFailedError
 from configs.packing import pack, unpack
 from configs.wire import (
+    Draw,
     PackedTuple,
     PreferenceTuple,
     Prompt,
@@ -18,7 +19,9 @@ from configs.wire import (
     Trajectory,
     Uid,
     WeightManifest,
+    WeightProbe,
     WeightProof,
+    WeightReceipt,
 )
 from orchestration.roles import RoleDied
 from tests.builders import ids, prompt, response
@@ -71,8 +74,11 @@ class FakeSampler:
         self.calls = 0
         self.drawn = 0
         self.pushes: list[int] = []
+        self.proved: list[int] = []
+        self.logprob = 0.0
+        """What it makes of the probe; the learner makes 0 of it."""
 
-    def generate(self, prompts: list[Prompt], sampling: Any = None) -> list[Trajectory]:
+    def generate(self, prompts: list[Prompt], sampling: Any = None) -> Draw:
         self.calls += 1
         self.drawn += len(prompts)
         if self.fails_at == self.calls:
@@ -80,16 +86,26 @@ class FakeSampler:
         time.sleep(self.seconds)
         drawn = response(behaviour=-1.0)
         version = self.version - (self.stale_at == self.calls)
-        return [Trajectory(prompt=p, response=drawn, weight_version=version) for p in prompts]
+        trajectories = [
+            Trajectory(prompt=p, response=drawn, weight_version=version) for p in prompts
+        ]
+        return Draw(trajectories, self.prove())
+
+    def prove(self) -> WeightProof | None:
+        if not self.pushes or self.version in self.proved[-1:]:
+            return None
+        self.proved.append(self.version)
+        logprobs = np.full(1, self.logprob, np.float32)
+        return WeightProof(version=self.version, checksum="", logprobs=logprobs)
 
     def load_weights(
         self, manifest: WeightManifest, buffer: np.ndarray, going_back: bool = False
-    ) -> WeightProof:
+    ) -> WeightReceipt:
         assert buffer.nbytes == manifest.nbytes
         assert going_back or manifest.version >= self.version
         self.version = manifest.version
         self.pushes.append(manifest.version)
-        return WeightProof(version=self.version, probe_difference=0.0, seconds=0.0, nbytes=4)
+        return WeightReceipt(version=self.version, seconds=0.0, nbytes=4)
 
 
 class DeafSampler(FakeSampler):
@@ -97,9 +113,9 @@ class DeafSampler(FakeSampler):
 
     def load_weights(
         self, manifest: WeightManifest, buffer: np.ndarray, going_back: bool = False
-    ) -> WeightProof:
+    ) -> WeightReceipt:
         self.version = 0
-        return WeightProof(version=0, probe_difference=0.0, seconds=0.0, nbytes=4)
+        return WeightReceipt(version=0, seconds=0.0, nbytes=4)
 
 
 class FakeTeacher:
@@ -203,16 +219,21 @@ class FakeLearner:
     def publish_weights(self, lend: bool = False) -> tuple[WeightManifest, np.ndarray]:
         return manifest(self.step, nbytes=4), np.zeros(4, np.uint8)
 
+    def probe(self, published: object = None) -> WeightProbe:
+        return probe(self.step)
+
+
+def probe(version: int) -> WeightProbe:
+    logprobs = np.zeros(1, np.float32)
+    return WeightProbe(version=version, checksum="", logprobs=logprobs, tolerance=1e-4)
+
 
 def manifest(version: int, *, nbytes: int) -> WeightManifest:
     return WeightManifest(
         version=version,
         tensors=(),
         nbytes=nbytes,
-        checksum="",
         probe_ids=ids(1, 2),
-        probe_logprobs=np.zeros(1, np.float32),
-        probe_tolerance=1e-4,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from configs.errors import WeightSyncError
-from configs.wire import WeightProof
+from configs.wire import WeightReceipt
 from orchestration.roles import AnswerLost, RoleDied
 from tests.orchestration.fake_parts import FakeLearner, FakeSampler
 from tests.orchestration.test_pipeline import Rig
@@ -24,7 +24,7 @@ class SlowSampler(FakeSampler):
         self.failure, self.fails_load = failure, fails_load
         self.loads: list[tuple[float, float]] = []
 
-    def load_weights(self, *push: Any) -> WeightProof:
+    def load_weights(self, *push: Any) -> WeightReceipt:
         began = time.monotonic()
         time.sleep(LOAD_SECONDS)
         self.loads.append((began, time.monotonic()))
@@ -138,3 +138,53 @@ def test_a_checkpoint_and_an_evaluation_find_the_step_handed_over(tmp_path: Path
     asyncio.run(rig.run())
     assert seen == [(2, [1, 2]), (4, [1, 2, 3, 4])]
     assert rig.evaluated == [(2, 2), (4, 4)]
+
+
+class DriftingSampler(FakeSampler):
+    """Holds other weights than the learner from version ``wrong`` on."""
+
+    def __init__(self, wrong: int) -> None:
+        super().__init__()
+        self.wrong = wrong
+
+    def load_weights(self, *push: Any) -> WeightReceipt:
+        receipt = super().load_weights(*push)
+        self.logprob = -0.5 * (self.version >= self.wrong)
+        return receipt
+
+
+@pytest.mark.parametrize("lag", [0, 2])
+def test_nothing_is_learned_from_what_other_weights_drew(tmp_path: Path, lag: int):
+    rig = Rig(tmp_path, samplers=[DriftingSampler(wrong=3)], steps=20, lag=lag)
+    with pytest.raises(ExceptionGroup) as caught:
+        asyncio.run(rig.run())
+    (error,) = caught.value.exceptions
+    assert isinstance(error, WeightSyncError)
+    assert "version 3 is not proved: sampler-0 and the learner differ by 0.5" in str(error)
+    learned = [pair.weight_version for batch in rig.learner.batches for pair in batch]
+    assert learned and max(learned) < 3
+
+
+@pytest.mark.parametrize("lag", [0, 1])
+def test_every_version_that_draws_is_proved_once_and_so_is_the_last(tmp_path: Path, lag: int):
+    sampler = FakeSampler()
+    rig = run(tmp_path, sampler, FakeLearner(), steps=5, lag=lag)
+    drew = {pair.weight_version for batch in rig.learner.batches for pair in batch}
+    assert drew | {5} <= set(sampler.proved), "what drew is proved, and what is left in the end"
+    assert len(sampler.proved) == len(set(sampler.proved))
+    assert rig.sync.summary()["verified"] is True
+    assert not rig.sync._unproved
+    assert set(rig.sync._probes) == {4, 5}, "no more are kept than may be asked for"
+
+
+def test_weights_that_were_not_drawn_with_are_proved_before_an_evaluation(tmp_path: Path):
+    sampler = FakeSampler()
+    rig = Rig(tmp_path, samplers=[sampler], steps=3, evaluation={"every": 1})
+    proved: list[list[int]] = []
+
+    async def evaluate(step: int) -> None:
+        proved.append(list(sampler.proved))
+
+    rig._evaluate = evaluate  # type: ignore[method-assign]
+    asyncio.run(rig.run())
+    assert [versions[-1] for versions in proved] == [1, 2]

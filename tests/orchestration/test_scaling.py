@@ -43,7 +43,7 @@ def test_laws_are_lines_and_what_takes_a_whole_step_first_comes_first():
     rows = scaled(load("quickstart", []), costs, (1, 4, 16))
     step = rows[0].forecast.step_seconds
     found = {law.resource: law for law in laws(rows)}
-    assert found["driver"][1:3] == pytest.approx((6 * 0.002, 5 * 0.002))
+    assert found["driver"][1:3] == pytest.approx((7 * 0.002, 5 * 0.002))
     assert found["queue"][1:3] == pytest.approx((3 * 0.001, 0.001))
     assert found["weights"][1:3] == pytest.approx((0, 0.1), abs=1e-9)
     assert found["tuples"][1:3] == pytest.approx((0.05, 32 * 0.001))
