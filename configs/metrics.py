@@ -196,7 +196,7 @@ _VERSIONS = (
     ),
     _gauge(
         "weight_probe_difference",
-        "Largest disagreement over the probe sequence at the newest weight push.",
+        "Largest disagreement over the probe sequence in the newest proofs of weights.",
         unit="nats",
         reduce="max",
     ),
@@ -266,7 +266,9 @@ _TIME = (
     _duration("answering_seconds", "One call of a teacher to answer prompts, cached or not."),
     _duration("scoring_seconds", "One call of a teacher to score responses."),
     _duration("step_seconds", "One step, from one acknowledged batch to the next."),
-    _duration("sync_seconds", "One weight push, from asking the learner to the last proof."),
+    _duration(
+        "sync_seconds", "One weight push, from asking the learner until every sampler could draw."
+    ),
     _duration("checkpoint_seconds", "Writing one checkpoint."),
     _gauge(
         "checkpoint_timestamp", "Unix time of the newest checkpoint.", unit="seconds", reduce="last"

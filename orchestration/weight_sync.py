@@ -236,6 +236,6 @@ class WeightSync:
             "count": len(self.records),
             "seconds_p50": round(median(seconds), 5) if seconds else 0.0,
             "bytes": self.records[-1].nbytes if self.records else 0,
-            "verified": bool(self.records) and not any(s in self._unproved for s in self._samplers),
+            "verified": bool(self.records) and self._unproved.keys().isdisjoint(self._samplers),
             "probe_difference_max": max(differences),
         }
