@@ -49,8 +49,11 @@ class StudentSampler:
         )
         self._expected = self._engine.expected_tensors()
         self._doubt: str | None = None
-        self._unproved: tuple[WeightManifest, Future[str]] | None = None
-        """The last push, as long as its proof is due, and the checksum of what came."""
+        self._pushed: tuple[WeightManifest, Future[str]] | None = None
+        """The last push, and the checksum of what came."""
+        self._proof: WeightProof | None = None
+        """Of the last push, once it is computed."""
+        self._paused = 0.0
         self.weight_version = 0
         """Version of the weights that arrived last."""
 
@@ -71,10 +74,11 @@ class StudentSampler:
     def generate(self, prompts: list[Prompt], sampling: Sampling | None = None) -> Draw:
         """Draw one response for each prompt, with the configured sampling unless one is given.
 
-        What is drawn for a prompt is a function of weights, run seed, uid and sampling. The first
-        draw after a push carries the proof of its weights, to be compared (``check_proof``)
-        before what was drawn is used. Raises DataError for a prompt that does not fit into the
-        context together with ``max_new_tokens``, and WeightSyncError after a push that failed.
+        What is drawn for a prompt is a function of weights, run seed, uid and sampling. With it
+        comes the proof of its weights, to be compared (``check_proof``) before what was drawn is
+        used: computed with the first draw after a push, repeated with every other. Raises DataError
+        for a prompt that does not fit into the context together with ``max_new_tokens``, and
+        WeightSyncError after a push that failed.
         """
         self._refuse_doubtful()
         sampling = sampling or self._sampling
@@ -94,7 +98,7 @@ class StudentSampler:
             Trajectory(prompt=prompt, response=response, weight_version=self.weight_version)
             for prompt, response in zip(prompts, responses, strict=True)
         ]
-        return Draw(trajectories, self._proof(scored))
+        return Draw(trajectories, self._prove(scored))
 
     def load_weights(
         self, manifest: WeightManifest, parts: list[np.ndarray], going_back: bool = False
@@ -125,7 +129,7 @@ class StudentSampler:
         on a GPU so far.
         """
         if phase == "start_weight_update":
-            self._doubt = "a push is under way"
+            self._doubt, self._paused = "a push is under way", time.monotonic()
         self._engine.transfer(phase, payload)
 
     def accept(self, manifest: WeightManifest) -> WeightReceipt:
@@ -133,12 +137,12 @@ class StudentSampler:
         check_version(manifest, held=self.weight_version)
         nothing: Future[str] = Future()
         nothing.set_result("")
-        return self._accept(manifest, nothing, time.monotonic())
+        return self._accept(manifest, nothing, self._paused)
 
     def prove(self) -> WeightProof | None:
-        """Compute the proof now, rather than with the next draw; None: it has been already."""
+        """Return the proof without a draw; None: no weights were pushed."""
         self._refuse_doubtful()
-        return self._proof(self._engine.prompt_logprobs(self._probe_ids()))
+        return self._prove(self._engine.prompt_logprobs(self._probe_ids()))
 
     def close(self) -> None:
         """End the engine; safe to call twice."""
@@ -148,7 +152,7 @@ class StudentSampler:
         self, manifest: WeightManifest, received: Future[str], start: float
     ) -> WeightReceipt:
         self.weight_version = manifest.version
-        self._unproved = manifest, received
+        self._pushed, self._proof = (manifest, received), None
         self._doubt = None
         seconds = time.monotonic() - start
         return WeightReceipt(version=manifest.version, seconds=seconds, nbytes=manifest.nbytes)
@@ -160,17 +164,19 @@ class StudentSampler:
             )
 
     def _probe_ids(self) -> list[np.ndarray]:
-        """Return the sequence that a proof is due of, or none."""
-        if self._unproved is None:
+        """Return the sequence to be scored for a proof, or none where that has been done."""
+        if self._pushed is None or self._proof is not None:
             return []
-        manifest, _ = self._unproved
+        manifest, _ = self._pushed
         return [manifest.probe_ids[: self._engine.max_model_len]]
 
-    def _proof(self, scored: list[np.ndarray]) -> WeightProof | None:
-        if self._unproved is None:
-            return None
-        (manifest, received), self._unproved = self._unproved, None
-        return WeightProof(version=manifest.version, checksum=received.result(), logprobs=scored[0])
+    def _prove(self, scored: list[np.ndarray]) -> WeightProof | None:
+        if self._pushed is not None and scored:
+            manifest, received = self._pushed
+            self._proof = WeightProof(
+                version=manifest.version, checksum=received.result(), logprobs=scored[0]
+            )
+        return self._proof
 
     def _check_fits(self, prompt: Prompt, max_new_tokens: int) -> None:
         length, context = len(prompt.prompt_ids_P), self._engine.max_model_len

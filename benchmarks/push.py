@@ -4,12 +4,13 @@
 
 A student of 63 M parameters (GPT-2's shape, float32, 253 MB) in a real learner (DeepSpeed) and a
 real sampler (vLLM), two Ray actors of one thread each, as the quickstart has them on two cores.
-Measured is ``WeightSync.push`` as the pipeline calls it: from asking the learner to the sampler's
-proof, after a learner step each time. It is held against numpy's copy of as many bytes into freshly
-allocated memory (``array.copy()``, whose pages the kernel has yet to hand out), in one process. A
-copy into memory that was written to before is faster: that ratio is printed, too. Each run is
-the median of ``PUSHES`` pushes and of as many copies. The first push of all, which teaches the
-sampler where everything lives, is not measured.
+Measured is a push as the pipeline makes it (``WeightSync.publish`` and ``load``): from asking the
+learner until the sampler could draw, after a learner step each time. Its proof, which comes with
+the next draw, is asked for between two pushes, and not in the time. It is held against numpy's copy
+of as many bytes into freshly allocated memory (``array.copy()``, whose pages the kernel has yet to
+hand out), in one process. A copy into memory that was written to before is faster: that ratio is
+printed, too. Each run is the median of ``PUSHES`` pushes and of as many copies. The first push of
+all, which teaches the sampler where everything lives, is not measured.
 """
 
 import asyncio

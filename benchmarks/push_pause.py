@@ -4,10 +4,10 @@
 
 Each run is a whole quickstart, on Ray, in a process of its own; its two models come from the cache,
 if they are there. Counted is what the sampler's clock books as loading weights: everything from the
-arrival of a push to its proof, the first push included, which goes by vLLM's loader and teaches the
-sampler where everything lives. It is divided by that clock's whole, from the first prompt to the
-end of the last evaluation. A student so small makes the share large: a push costs what its calls
-cost, and a step does not last.
+arrival of a push until it is loaded, the first push included, which goes by vLLM's loader and
+teaches the sampler where everything lives; and each proof that is asked for by itself. It is
+divided by that clock's whole, from the first prompt to the end of the last evaluation. A student so
+small makes the share large: a push costs what its calls cost, and a step does not last.
 """
 
 import argparse

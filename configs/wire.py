@@ -301,7 +301,7 @@ class Draw(NamedTuple):
 
     trajectories: list[Trajectory]
     proof: WeightProof | None
-    """Computed in the same steps of the engine; None: these weights have been proved before."""
+    """Of the weights that drew; None: they are those that the sampler started with."""
 
 
 def _check_ids(name: str, ids: np.ndarray, *, at_least: int) -> None:

@@ -167,8 +167,9 @@ class LearnerWorker:
         """Return the weights as (manifest, each tensor's bytes) on rank 0, None elsewhere.
 
         With ``lend`` the bytes may be the live weights', for a caller that copies them before
-        the next step. Otherwise, and under ZeRO-3, which never has all of them, they are a copy;
-        besides that no rank holds more than one gathered weight at a time.
+        the next step; ``probe`` must have ended before it, too. Otherwise, and under ZeRO-3, which
+        never has all of them, they are a copy; besides that no rank holds more than one gathered
+        weight at a time.
         """
         failpoint("learner.publish")
         if self._rank > 0:

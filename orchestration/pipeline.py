@@ -24,7 +24,7 @@ again. A dead learner or queue ends the loops; another pipeline then goes on (``
 """
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import InitVar, dataclass, field
 from functools import partial
@@ -105,6 +105,8 @@ class Pipeline:
     """The loops that feed the queue, by number."""
     _learning: "asyncio.Task[Any] | None" = None
     """The step under way; it is never cut off from the ledger."""
+    _dead: Counter[str] = field(default_factory=Counter)
+    """Parts that are being mended, and how many loops wait for each."""
     _makers: int = 0
     """Made so far."""
     _skipped: int = 0
@@ -199,9 +201,13 @@ class Pipeline:
         )
 
     def _idlest(self, roles: Sequence[Role]) -> Role:
-        """Return the one that the fewest calls wait for; of several, each in its turn."""
+        """Return the one that the fewest calls wait for; of several, each in its turn.
+
+        Nobody waits for a dead one: it is asked only where there is no other.
+        """
         first = self._makers % len(roles)
-        return min((*roles[first:], *roles[:first]), key=lambda role: role.clients)
+        order = (*roles[first:], *roles[:first])
+        return min(order, key=lambda role: (role.name in self._dead, role.clients))
 
     async def _sample_loop(self, index: int) -> None:
         """Have prompts drawn, answered and judged.
@@ -225,7 +231,7 @@ class Pipeline:
                 with maker.at_work():
                     await self._put_proved(maker, maker.make(group))
             except RoleDied as death:
-                await self.parts.supervisor.revive(death)
+                await self._revive(death)
                 if isinstance(death, AnswerLost):  # nobody died over these prompts
                     groups.insert(0, group)
                     continue
@@ -236,6 +242,13 @@ class Pipeline:
                 await self._teacher_failed(failure)
                 rest = [prompt for prompt in group if prompt.uid not in failure.uids]
                 groups = [rest, *groups] if rest else groups
+
+    async def _revive(self, death: RoleDied) -> None:
+        self._dead[death.role] += 1
+        try:
+            await self.parts.supervisor.revive(death)
+        finally:
+            self._dead -= Counter([death.role])
 
     async def _gold_loop(self, _index: int) -> None:
         """Feed objectives that learn from the data's own responses: no sampler, no teacher."""
@@ -260,7 +273,7 @@ class Pipeline:
             if await asyncio.shield(self._learning):
                 await self._between_steps()
         await self._hand_over.done()
-        await self.parts.sync.prove()
+        await self.parts.supervisor.persist(self.parts.sync.prove)
 
     async def _learn(self, lease: Lease, batch: Any) -> bool:
         """Make one step and book it: one cannot be without the other. False: it was skipped."""

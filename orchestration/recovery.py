@@ -39,8 +39,12 @@ class Recovery:
         await broken.settle()
         if death.role.startswith("learner"):
             await self.supervisor.bring_back("learner", death, self._new_learner)
-        else:
+        elif death.role.startswith("queue"):
             await self.supervisor.bring_back("queue", death, self._new_queue)
+            # It may have died in an evaluation, for which the samplers held other weights.
+            await self.supervisor.persist(self.sync.bring_back)
+        else:
+            raise death
         return self.pipeline(self.roles.learner.step)
 
     async def _new_queue(self) -> None:

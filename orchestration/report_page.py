@@ -21,7 +21,7 @@ from orchestration.report_figures import (
     where_time_went,
 )
 from orchestration.report_story import OCCASIONS, Sample, Story
-from orchestration.table import COLUMNS
+from orchestration.table import COLUMNS, pushes_in_words
 
 SHOWN_SAMPLES = 4
 FIGURE_CAPTIONS = {
@@ -146,7 +146,7 @@ def _ledger(story: Story) -> list[tuple[str, str]]:
         ("in flight", str(balance.in_flight)),
         ("unaccounted for", str(balance.unaccounted)),
         ("restarts", str(len(restarts))),
-        ("weight pushes", f"{pushes['count']}, every one proved" if pushes else "-"),
+        ("weight pushes", pushes_in_words(pushes) if pushes else "-"),
     ]
 
 

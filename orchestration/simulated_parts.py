@@ -21,6 +21,8 @@ from configs.wire import (
     Response,
     Trajectory,
     Uid,
+    WeightProbe,
+    WeightProof,
     WeightReceipt,
 )
 from orchestration.costs import Costs
@@ -133,7 +135,8 @@ class SimulatedSampler(SimulatedRole):
             Trajectory(prompt=prompt, response=_RESPONSE, weight_version=self.version)
             for prompt in prompts
         ]
-        return Draw(drawn, None), self.world.costs.generate.of(len(prompts))
+        proof, _ = self.prove()
+        return Draw(drawn, proof), self.world.costs.generate.of(len(prompts))
 
     def load_weights(
         self, version: int, parts: Any, going_back: bool = False
@@ -145,9 +148,9 @@ class SimulatedSampler(SimulatedRole):
         receipt = WeightReceipt(version=version, seconds=costs.load, nbytes=nbytes)
         return receipt, costs.load
 
-    def prove(self) -> tuple[None, float]:
-        """Prove nothing: there are no weights."""
-        return None, 0.0
+    def prove(self) -> tuple[WeightProof, float]:
+        """Prove a version, of which there are no weights."""
+        return WeightProof(version=self.version, checksum="", logprobs=_LOGPROB), 0.0
 
     async def run(self, method: str, values: list[Any]) -> Any:
         """Let weights cross the network first: one machine after the other."""
@@ -202,9 +205,10 @@ class SimulatedLearner(SimulatedRole):
         """Publish the version, which is all that there is of the weights."""
         return (self.step, None), self.world.costs.publish
 
-    def probe(self, published: object = None) -> tuple[None, float]:
-        """Say nothing of them."""
-        return None, self.world.costs.probe
+    def probe(self, published: object = None) -> tuple[WeightProbe, float]:
+        """Say what it is to be proved by."""
+        said = WeightProbe(version=self.step, checksum="", logprobs=_LOGPROB, tolerance=0.0)
+        return said, self.world.costs.probe
 
 
 class SimulatedQueue(SimulatedRole):

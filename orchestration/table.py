@@ -54,9 +54,19 @@ def _accounts(summary: Mapping[str, Any]) -> str:
     return (
         f"ledger: {ledger['issued']} issued = {ledger['consumed']} consumed + {dropped} dropped "
         f"+ {ledger['in_flight']} in flight; "
-        f"weight pushes: {summary['weight_sync']['count']}, every one proved; "
+        f"weight pushes: {pushes_in_words(summary['weight_sync'])}; "
         f"{speed['pairs_per_second']:.1f} pairs/s{hits}"
     )
+
+
+def pushes_in_words(pushes: Mapping[str, Any]) -> str:
+    """Say how many pushes there were, and of how many it is proved that they arrived."""
+    count, proved = pushes["count"], pushes.get("proved", pushes["count"])
+    if count and not pushes["verified"]:
+        return f"{count}, {proved} proved, NOT the last"
+    if proved >= count:
+        return f"{count}, every one proved"
+    return f"{count}, {proved} proved and {count - proved} replaced before anybody drew with them"
 
 
 def _time(role: str, account: Mapping[str, Any]) -> str:

@@ -22,7 +22,7 @@ class Made(NamedTuple):
 
     tuples: Any
     proof: Any
-    """What the sampler says of its weights; None: nobody drew with weights that were pushed."""
+    """What the sampler says of its weights; None: it draws nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class TupleMaker:
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """Keep the sampler from leaving until its answers have become tuples."""
+        """Count as a call of both parts, and keep the sampler, until there are tuples."""
         with self.teacher.serving(), (self.sampler or self.teacher).serving():
             yield
 

@@ -43,8 +43,14 @@ class _Published(NamedTuple):
     """References to the manifest and the bytes of every tensor."""
 
 
+_PROBES_KEPT = 64
+"""Versions of which the learner's word is kept: a draw may be answered some pushes later."""
+
+
 class WeightSync:
-    """Pushes are all or nothing: every sampler holds and proves the version, or the run ends."""
+    """Pushes are all or nothing: every sampler holds the version, and whatever it draws with it is
+    proved before it is used, or the run ends.
+    """
 
     def __init__(
         self,
@@ -68,10 +74,16 @@ class WeightSync:
         self._asked = 0.0
         """When what is published was asked for."""
         self._snapshot: _Published | None = None
+        self._lent: _Published | None = None
+        """What the samplers held before an evaluation that was cut off."""
         self._probes: dict[int, Any] = {}
-        """References to what the learner says of each version that a sampler may yet prove."""
+        """References to what the learner says of each version, the newest last."""
         self._unproved: dict[Role, int] = {}
         """Version that a sampler holds and has not proved yet."""
+        self._due: set[int] = set()
+        """Versions that were loaded and that nobody has proved yet."""
+        self._proved = 0
+        """Loads that somebody has proved."""
         self._difference = 0.0
         """Largest disagreement over a probe since the last record."""
         self.records: list[SyncRecord] = []
@@ -99,9 +111,9 @@ class WeightSync:
     def publish(self) -> None:
         """Have the learner lay the current weights out. Its next step waits for ``laid_out``."""
         self._asked = time.monotonic()
-        step = self._learner.step
-        weights, self._probes[step] = self._learner.publish_weights()
-        self._snapshot = _Published(step, weights)
+        weights, probe = self._learner.publish_weights()
+        self._snapshot, self._lent = _Published(self._learner.step, weights), None
+        self._expect(self._learner.step, probe)
 
     async def laid_out(self) -> None:
         """Wait until the learner may change its weights: what it published is in other memory,
@@ -120,21 +132,37 @@ class WeightSync:
 
     async def prove(self) -> None:
         """Have those samplers prove what they hold that have not drawn with it; raises as above."""
-        for sampler in [each for each in self._samplers if each in self._unproved]:
-            await self.check(sampler, await sampler.call("prove"))
+        samplers = [each for each in self._samplers if each in self._unproved]
+        answers = await asyncio.gather(*map(self._ask, samplers), return_exceptions=True)
+        if errors := [each for each in answers if isinstance(each, BaseException)]:
+            raise errors[0]
+
+    async def _ask(self, sampler: Role) -> None:
+        proof = await sampler.call("prove")
+        if proof is None:
+            raise WeightSyncError(f"{sampler.name} says nothing of the weights that it was given")
+        await self.check(sampler, proof)
 
     async def check(self, sampler: Role, proof: WeightProof | None) -> None:
         """Compare what came with a draw; raises ``WeightSyncError`` where it proves nothing.
 
-        Nothing may be done before with what was drawn. None: it was drawn with proved weights.
+        Nothing may be done before with what was drawn. None: no weights were pushed before it.
         """
         if proof is None:
             return
+        if proof.version not in self._probes:
+            raise WeightSyncError(
+                f"{sampler.name} drew with weights of version {proof.version}, which the learner "
+                "never published, or replaced long ago"
+            )
         probe = await self._learner.ranks[0].fetch(self._probes[proof.version])
         difference = check_proof(probe, proof, sampler.name)
         self._difference = max(self._difference, difference)
         if self._unproved.get(sampler) == proof.version:
             del self._unproved[sampler]
+        if proof.version in self._due:
+            self._due.remove(proof.version)
+            self._proved += 1
 
     @asynccontextmanager
     async def at_rest(self) -> AsyncIterator[None]:
@@ -156,7 +184,7 @@ class WeightSync:
             given, weights = self._snapshot
             self._unproved[sampler] = given
             self._arrived(sampler, await sampler.call("load_weights", *weights, True), given)
-            await self.check(sampler, await sampler.call("prove"))
+            await self._ask(sampler)
 
     @asynccontextmanager
     async def newest(self, *, bring_back: bool) -> AsyncIterator[None]:
@@ -165,26 +193,33 @@ class WeightSync:
         Where negatives are drawn by a snapshot, an evaluation looks at the newest all the same;
         ``bring_back`` is false where nobody will draw from that snapshot again.
         """
-        before = self._snapshot
-        if self._samplers and self._held != self._learner.step:
-            await self.push()
-        await self.prove()
+        before = self._lent or self._snapshot
         try:
+            if self._samplers and self._held != self._learner.step:
+                await self.push()
+            await self.prove()
             yield
-        except BaseException:
-            self._snapshot = before  # whoever tries again has that to bring back
-            raise
-        if bring_back and before is not None and before.version != self._held:
+        finally:
+            self._lent = before  # whoever tries again has that to bring back
+        if bring_back:
+            await self.bring_back()
+        self._lent = None
+
+    async def bring_back(self) -> None:
+        """Let the samplers hold again what they held before an evaluation, if that is another."""
+        before = self._lent
+        if before is not None and before.version != self._held:
             self._snapshot, self._asked = before, time.monotonic()
             await self.load(going_back=True)
+        self._lent = None
 
     def _record(
         self, version: int, receipts: Mapping[Role, WeightReceipt], start: float
     ) -> SyncRecord:
         for sampler, receipt in receipts.items():
             self._arrived(sampler, receipt, version)
-        self._forget_probes(before=version if self._held is None else min(self._held, version))
         self._held = version
+        self._due.add(version)
         record = SyncRecord(
             version=version,
             seconds=time.monotonic() - start,
@@ -196,10 +231,16 @@ class WeightSync:
         self.records.append(record)
         return record
 
-    def _forget_probes(self, *, before: int) -> None:
-        """Forget versions that nobody holds: their draws were answered before the last load."""
-        for version in [version for version in self._probes if version < before]:
-            del self._probes[version]
+    def _expect(self, version: int, probe: Any) -> None:
+        """Remember what a version is to be proved by, and forget what nobody can hold any more."""
+        self._probes.pop(version, None)
+        self._probes[version] = probe
+        kept = {each.version for each in (self._snapshot, self._lent) if each} | {self._held}
+        for old in [old for old in self._probes if old not in kept][:-_PROBES_KEPT]:
+            del self._probes[old]
+            self._due.discard(old)
+        for role in self._unproved.keys() - set(self._samplers):  # it has left
+            del self._unproved[role]
 
     @staticmethod
     def _arrived(sampler: Role, receipt: WeightReceipt, version: int) -> None:
@@ -215,7 +256,7 @@ class WeightSync:
             start, version, rank = time.monotonic(), self._learner.step, self._learner.ranks[0]
             arguments = (self._transfer, self._transport, len(self._samplers))
             manifest = await rank.call("send_weights", *arguments)
-            self._probes[version] = self._learner.probe()
+            self._expect(version, self._learner.probe())
             return self._record(version, await self._each(version, "accept", manifest), start)
 
     async def _each(self, version: int, method: str, *arguments: Any) -> dict[Role, WeightReceipt]:
@@ -229,13 +270,18 @@ class WeightSync:
         return dict(zip(samplers, cast(list[WeightReceipt], receipts), strict=True))
 
     def summary(self) -> dict[str, float | int | bool]:
-        """Return the ``weight_sync`` section of summary.json."""
+        """Return the ``weight_sync`` section of summary.json.
+
+        ``count`` loads, of which ``proved`` were drawn with or asked after; the others were
+        replaced before anybody drew. ``verified``: what the samplers hold now is proved.
+        """
         seconds = [record.seconds for record in self.records]
         differences = [self._difference, *(record.probe_difference for record in self.records)]
         return {
             "count": len(self.records),
             "seconds_p50": round(median(seconds), 5) if seconds else 0.0,
             "bytes": self.records[-1].nbytes if self.records else 0,
+            "proved": self._proved,
             "verified": bool(self.records) and self._unproved.keys().isdisjoint(self._samplers),
             "probe_difference_max": max(differences),
         }

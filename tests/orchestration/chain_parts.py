@@ -98,7 +98,7 @@ class ChainSampler:
     def __init__(self) -> None:
         self.version = 0
         self.weights = b""
-        self.unproved = False
+        self.pushed = False
 
     def warm_up(self) -> None:
         """Nothing to warm."""
@@ -117,9 +117,8 @@ class ChainSampler:
         return Draw(drawn, self.prove())
 
     def prove(self) -> WeightProof | None:
-        if not self.unproved:
+        if not self.pushed:
             return None
-        self.unproved = False
         return WeightProof(version=self.version, checksum="", logprobs=np.zeros(1, np.float32))
 
     def load_weights(
@@ -129,7 +128,7 @@ class ChainSampler:
         assert going_back or manifest.version >= self.version
         self.version, self.weights = manifest.version, buffer.tobytes()
         failpoint("sampler.loaded")
-        self.unproved = True
+        self.pushed = True
         return WeightReceipt(version=self.version, seconds=0.0, nbytes=32)
 
     def _draw(self, uid: Uid) -> Response:

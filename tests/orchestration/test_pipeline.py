@@ -534,6 +534,37 @@ def test_calls_go_to_the_sampler_that_has_fewest_to_answer(tmp_path):
     assert quick.drawn > slow.drawn > 0
 
 
+class OnceDead(FakeSampler):
+    """Is dead from its third call on, until it is mended."""
+
+    def __init__(self) -> None:
+        super().__init__(seconds=0.01)
+        self.dead, self.refused = False, 0
+
+    def generate(self, prompts: list[Prompt], sampling: Any = None) -> Draw:
+        self.dead |= self.calls == 2
+        if self.dead:
+            self.calls += 1
+            self.refused += 1
+            raise RoleDied("sampler-0 died", role="sampler-0", life=0)
+        return super().generate(prompts, sampling)
+
+
+def test_a_dead_sampler_is_not_asked_while_there_is_another(tmp_path):
+    """It has nothing to do, but not because it is quick."""
+    dead, other = OnceDead(), FakeSampler(seconds=0.01)
+    rig = Rig(tmp_path, steps=12, samplers=[dead, other], lag=3)
+
+    async def revive(death: RoleDied) -> None:
+        await asyncio.sleep(0.5)
+        dead.dead = False
+
+    rig.supervisor.revive = revive  # type: ignore[method-assign]
+    asyncio.run(rig.run())
+    assert 1 <= dead.refused <= 2, "those that it had been given"
+    assert rig.ledger.balance().in_flight == 0
+
+
 def test_samplers_that_are_alike_draw_alike(tmp_path):
     samplers = [FakeSampler(seconds=0.02) for _ in range(3)]
     rig = Rig(tmp_path, steps=12, samplers=samplers, lag=1)
