@@ -22,7 +22,7 @@ from actors.teacher_cache import TeacherCache, response_key
 from configs.errors import NonFiniteError
 from configs.models import DType
 from configs.packing import pack, unpack
-from configs.wire import PackedBatch, PackedTuple
+from configs.wire import PackedTuple, Parcel
 
 
 class ReferenceServer:
@@ -65,7 +65,7 @@ class ReferenceServer:
                     "finite; check its weights, or serve it in float32"
                 )
 
-    def annotate(self, packed: list[PackedTuple]) -> PackedBatch:
+    def annotate(self, packed: list[PackedTuple]) -> Parcel:
         """Return the tuples with ``reference_logprobs_T`` set on every response they hold.
 
         A response that has it keeps it. A value that is not finite stays in its place, for the
@@ -81,7 +81,7 @@ class ReferenceServer:
         known = [
             (place, replace(place.response, reference_logprobs_T=values)) for place, values in found
         ]
-        return pack(put_back(tuples, known))
+        return pack(put_back(tuples, known)).parcel()
 
     def statistics(self) -> dict[str, float]:
         """Return the counts since start, named as ``TeacherServer.statistics`` names them.

@@ -31,7 +31,7 @@ from configs.objective import Need
 from configs.packing import pack
 from configs.sampling import Sampling
 from configs.teacher import AnyTeacherConfig
-from configs.wire import PackedBatch, PreferenceTuple, Prompt, Response, Trajectory
+from configs.wire import Parcel, PreferenceTuple, Prompt, Response, Trajectory
 
 
 class TeacherServer:
@@ -137,7 +137,7 @@ class TeacherServer:
         answers: list[Response],
         drawn: list[Trajectory],
         offline: Sequence[Trajectory] = (),
-    ) -> PackedBatch:
+    ) -> Parcel:
         """Join prompts with their y_t and y_s, and set what the objective needs of them.
 
         ``answers`` are ``respond``'s to all prompts, or to those without a trajectory; the
@@ -152,9 +152,9 @@ class TeacherServer:
             tuples = self._with_scores(tuples)
         if "response_score" in self._needs:
             tuples = [with_likeness(item) for item in tuples]
-        packed = pack(tuples)
+        parcel = pack(tuples).parcel()
         failpoint("teacher.judged")
-        return packed
+        return parcel
 
     def score_responses(
         self, prompts: list[Prompt], responses: list[Response], *, first_token: bool = False

@@ -7,6 +7,7 @@ from configs.packing import pack, unpack
 from configs.wire import (
     Draw,
     PackedTuple,
+    Parcel,
     PreferenceTuple,
     Prompt,
     Response,
@@ -76,9 +77,9 @@ class Teacher:
         answers: list[Response],
         drawn: list[Trajectory],
         offline: list[Trajectory],
-    ) -> list[PackedTuple]:
+    ) -> Parcel:
         """Return packed tuples."""
-        return pack(
+        batch = pack(
             PreferenceTuple(
                 prompt=prompt,
                 teacher_response=answer,
@@ -87,6 +88,7 @@ class Teacher:
             )
             for prompt, answer, trajectory in zip(prompts, answers, drawn, strict=True)
         )
+        return batch.parcel()
 
 
 class Learner:
@@ -94,9 +96,12 @@ class Learner:
 
     _step = 0
 
-    def forward_backward(self, packed: list[PackedTuple]) -> dict[str, float]:
+    def forward_backward(
+        self, places: list[tuple[int, int]], *batches: list[PackedTuple]
+    ) -> dict[str, float]:
         """Open every tuple."""
-        tokens = 2.0 * RESPONSE * len(unpack(packed))
+        opened = unpack(batches[which][place] for which, place in places)
+        tokens = 2.0 * RESPONSE * len(opened)
         return {"loss": 0.5, "tokens": tokens, "response_length_student": float(RESPONSE)}
 
     def optim_step(self) -> dict[str, float]:

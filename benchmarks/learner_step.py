@@ -49,10 +49,11 @@ def our_step(
 ) -> Callable[[], float]:
     """Return what makes one step of the real learner, and says how many seconds it took."""
     worker, packed = started_worker(model, share_prompts=share_prompts), pack(pairs)
+    places = [(0, place) for place in range(len(packed))]
 
     def step() -> float:
         start = time.perf_counter()
-        worker.forward_backward(packed)
+        worker.forward_backward(places, packed)
         worker.optim_step()
         return time.perf_counter() - start
 

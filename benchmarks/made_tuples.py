@@ -14,9 +14,13 @@ VOCAB = 32_000
 
 def batch_of(number: int) -> PackedBatch:
     """Return the ``number``-th batch: tuples of one content, each with a uid of its own."""
-    first = number * BATCH
-    uids = (Uid(0, ordinal, 0) for ordinal in range(first, first + BATCH))
+    uids = uids_of(number)
     return PackedBatch(item._replace(uid=uid) for uid, item in zip(uids, _CONTENT, strict=True))
+
+
+def uids_of(number: int) -> list[Uid]:
+    """Return the uids of the ``number``-th batch."""
+    return [Uid(0, ordinal, 0) for ordinal in range(number * BATCH, (number + 1) * BATCH)]
 
 
 def _tuple(rng: np.random.Generator, row: int) -> PreferenceTuple:

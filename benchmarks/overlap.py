@@ -41,10 +41,12 @@ class SleepingSampler(Sampler):
 class SleepingLearner(Learner):
     """Learns in its sleep."""
 
-    def forward_backward(self, packed: list[PackedTuple]) -> dict[str, float]:
+    def forward_backward(
+        self, places: list[tuple[int, int]], *batches: list[PackedTuple]
+    ) -> dict[str, float]:
         """Sleep over a batch."""
         time.sleep(SECONDS)
-        return super().forward_backward(packed)
+        return super().forward_backward(places, *batches)
 
 
 def main() -> int:

@@ -29,7 +29,8 @@ from configs.load import load
 from configs.objective import SftConfig
 from configs.packing import pack
 from configs.run import RunConfig
-from configs.wire import PackedBatch, PreferenceTuple, Prompt, Uid
+from configs.wire import PreferenceTuple, Prompt, Uid
+from orchestration.payloads import Picked
 from orchestration.ray_auth import settle_authentication
 
 PUSHES = 5
@@ -128,11 +129,11 @@ async def _start(config: RunConfig, student: str, launcher: Any) -> tuple[Any, A
     return push, stop, first.nbytes
 
 
-def _batch() -> PackedBatch:
+def _batch() -> Picked:
     """Enough to learn something from: the weights of every push are new."""
     ids = np.arange(1, 17, dtype=np.int32)
     prompt = Prompt(uid=Uid(0, 0, 0), row=0, prompt_ids_P=ids, gold_ids_T=ids)
-    return pack([PreferenceTuple(prompt=prompt)])
+    return Picked([(0, 0)], [pack([PreferenceTuple(prompt=prompt)])])
 
 
 def _make_student(folder: str) -> None:

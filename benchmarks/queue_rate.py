@@ -2,12 +2,13 @@
 
     python -m benchmarks.queue_rate [--runs 5]
 
-        Maker ──references──► ReplayQueue: put ─► lease ──reference──► Learner: unpacks
-                                       └──────────◄── ack ◄── driver
+        Maker ──heads──► ReplayQueue: put ─► lease ─► driver ─► ack
+          └────────────────── contents ──────────────────► Learner: unpacks   (printed beside)
 
 Prompts of 64 tokens, two responses of 64, with log-probabilities. The maker's actor holds its
-packed batches before the clock starts, as a teacher does that has judged; the clock runs until
-every tuple is put, leased, fetched and unpacked by another process, and acked.
+packed batches before the clock starts, as a teacher does that has judged. The clock runs until
+every tuple is put, leased and acked. Printed beside is the rate where a learner's process fetches
+and unpacks every batch between its lease and its ack, which takes a core of its own.
 """
 
 import asyncio
@@ -19,11 +20,12 @@ from functools import partial
 from typing import Any
 
 from benchmarks.figures import command_line, report
-from benchmarks.made_tuples import BATCH, batch_of
+from benchmarks.made_tuples import BATCH, batch_of, uids_of
 from configs.cluster import ClusterConfig
 from configs.packing import unpack
 from configs.replay import ReplayConfig
-from configs.wire import PackedTuple
+from configs.wire import PackedTuple, Parcel
+from orchestration.payloads import Payloads
 from orchestration.ray_auth import settle_authentication
 from orchestration.replay import ReplayQueue
 from orchestration.roles import Role
@@ -38,17 +40,17 @@ _QUEUE = ReplayConfig(max_tuples=2 * AT_A_TIME * BATCH)
 class Maker:
     """Makes batches, and keeps them where it runs."""
 
-    def judge(self, number: int) -> list[PackedTuple]:
+    def judge(self, number: int) -> Parcel:
         """Return the ``number``-th batch."""
-        return batch_of(number)
+        return batch_of(number).parcel()
 
 
 class Learner:
     """Takes batches in as a learner's rank does."""
 
-    def forward_backward(self, packed: list[PackedTuple]) -> int:
+    def forward_backward(self, places: list[tuple[int, int]], *batches: list[PackedTuple]) -> int:
         """Open every tuple."""
-        return len(unpack(packed))
+        return len(unpack(batches[which][place] for which, place in places))
 
 
 def main() -> int:
@@ -68,8 +70,11 @@ def measure(config: ClusterConfig, runs: int) -> Iterator[float]:
         queue = launcher.role("queue", partial(ReplayQueue, _QUEUE), asynchronous=True)
         loop.run(_build(maker, queue, learner))
         for run in range(runs + 1):
-            rate = loop.run(_rate(maker, queue, learner, first=run * BATCHES))
+            first = 2 * run * BATCHES
+            rate = loop.run(_rate(maker, queue, None, first=first))
+            beside = loop.run(_rate(maker, queue, learner, first=first + BATCHES))
             if run:
+                print(f"with a learner that fetches and unpacks: {beside:,.0f} tuples/s")
                 yield rate
 
 
@@ -77,31 +82,40 @@ async def _build(*roles: Role) -> None:
     await asyncio.gather(*(role.call("build") for role in roles))
 
 
-async def _rate(maker: Role, queue: Role, learner: Role, *, first: int) -> float:
+async def _rate(maker: Role, queue: Role, learner: Role | None, *, first: int) -> float:
     import ray
 
-    held = [maker.submit("judge", number) for number in range(first, first + BATCHES)]
-    ray.wait(held, num_returns=BATCHES)
+    numbers = range(first, first + BATCHES)
+    held = [maker.submit("judge", number, returns=2) for number in numbers]
+    ray.wait([batch for _, batch in held], num_returns=BATCHES)
+    payloads = Payloads()
     began = time.perf_counter()
-    puts, leases = iter(held), iter(range(BATCHES))
-    producers = [_produce(queue, puts) for _ in range(AT_A_TIME)]
-    consumers = [_consume(queue, learner, leases) for _ in range(AT_A_TIME)]
+    puts, leases = iter(zip(numbers, held, strict=True)), iter(range(BATCHES))
+    producers = [_produce(queue, payloads, puts) for _ in range(AT_A_TIME)]
+    consumers = [_consume(queue, payloads, learner, leases) for _ in range(AT_A_TIME)]
     await asyncio.gather(*producers, *consumers)
     return BATCHES * BATCH / (time.perf_counter() - began)
 
 
-async def _produce(queue: Role, batches: Iterator[Any]) -> None:
-    for batch in batches:
-        put = await queue.call("put", batch)
+async def _produce(queue: Role, payloads: Payloads, made: Iterator[Any]) -> None:
+    for number, (heads, batch) in made:
+        payloads.add(uids_of(number), batch)
+        put = await queue.call("put", heads)
         assert put.accepted == BATCH, put
 
 
-async def _consume(queue: Role, learner: Role, leases: Iterator[int]) -> None:
+async def _consume(
+    queue: Role, payloads: Payloads, learner: Role | None, leases: Iterator[int]
+) -> None:
     for _ in leases:
-        lease_ref, batch = queue.submit("lease", BATCH, 0, 60.0, returns=2)
-        lease = await queue.fetch(lease_ref)
-        assert await learner.call("forward_backward", batch) == len(lease.uids) == BATCH
-        assert len(await queue.call("ack", lease.id, 0)) == BATCH
+        lease = await queue.call("lease", BATCH, 0, 60.0)
+        places, batches = payloads.pick(lease.uids)
+        assert len(places) == BATCH
+        if learner:
+            assert await learner.call("forward_backward", places, *batches) == BATCH
+        consumed = await queue.call("ack", lease.id, 0)
+        assert len(consumed) == BATCH
+        payloads.forget(consumed)
 
 
 if __name__ == "__main__":

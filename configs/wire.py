@@ -39,6 +39,22 @@ class Uid(NamedTuple):
         return f"{self.epoch}/{self.ordinal}/{self.sample}"
 
 
+class Uids(list[Uid]):
+    """Uids on their way between processes, which look to pickle like plain numbers.
+
+    Ray's pickler asks Python about every object that is none of Python's own plain ones, which
+    costs more than all the rest of its way.
+    """
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """Say what pickle is to keep."""
+        return _uids_of, ([number for uid in self for number in uid],)
+
+
+def _uids_of(flat: list[int]) -> Uids:
+    return Uids(map(Uid, flat[::3], flat[1::3], flat[2::3]))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
     """One use of a data row. Made by ``PromptSource``; carried unchanged to the learner.
@@ -189,32 +205,57 @@ class PreferenceTuple:
         return found
 
 
-class PackedTuple(NamedTuple):
-    """A ``PreferenceTuple`` on its way: the queue reads what is here and never the payload.
-
-    Made by ``configs.packing.pack`` where tuples are made; ``unpack`` gives the tuple back, in
-    the learner or where it is to be redrawn. A named tuple: thousands a second are made.
-    """
+class TupleHead(NamedTuple):
+    """What the queue knows of a tuple, whose contents stay with their maker meanwhile."""
 
     uid: Uid
     weight_version: int | None
     finite: bool
     """``PreferenceTuple.is_finite``: its maker has looked."""
+    nbytes: int
+    """Bytes that it holds where it lies: what the queue's byte bound counts."""
+
+
+class TupleHeads(list[TupleHead]):
+    """Heads on their way to the queue, which look to pickle like plain numbers."""
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """Say what pickle is to keep."""
+        columns = [[each[column] for each in self] for column in (1, 2, 3)]
+        return _heads_of, (Uids(each.uid for each in self), *columns)
+
+
+def _heads_of(uids: Uids, *columns: Any) -> TupleHeads:
+    return TupleHeads(map(TupleHead, uids, *columns))
+
+
+class PackedTuple(NamedTuple):
+    """A ``PreferenceTuple`` on its way to the learner, or to where it is to be redrawn.
+
+    Made by ``configs.packing.pack`` where tuples are made; ``unpack`` gives the tuple back. A named
+    tuple: thousands a second are made.
+    """
+
+    uid: Uid
+    weight_version: int | None
+    finite: bool
     payload: np.ndarray
     """(N,) uint8."""
 
     @property
     def nbytes(self) -> int:
-        """Bytes held: what the queue's byte bound counts."""
+        """Bytes held."""
         return self.payload.nbytes
+
+    @property
+    def head(self) -> TupleHead:
+        """What the queue is to know."""
+        return TupleHead(self.uid, self.weight_version, self.finite, self.payload.nbytes)
 
 
 class PackedBatch(list[PackedTuple]):
-    """Packed tuples on their way between processes: plain numbers, and payloads beside them.
-
-    Ray's pickler asks Python about every object that is none of Python's own plain ones, which
-    costs more than all the rest of a tuple's way; so it is shown none. Payloads travel out of
-    band: they are written to shared memory once, and read from there as views.
+    """Packed tuples on their way between processes: plain numbers (see ``Uids``), and payloads
+    beside them, out of band: they are written to shared memory once, and read there as views.
     """
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
@@ -222,6 +263,19 @@ class PackedBatch(list[PackedTuple]):
         heads = [(*each.uid, each.weight_version, each.finite) for each in self]
         kept = PickleBuffer if protocol >= 5 else bytes
         return _batch_of, (heads, [kept(each.payload.data) for each in self])
+
+    def parcel(self) -> "Parcel":
+        """Return the batch as its maker answers."""
+        return Parcel(TupleHeads(each.head for each in self), self)
+
+
+class Parcel(NamedTuple):
+    """What makes tuples answers: two values, so that Ray can leave the second where it is."""
+
+    heads: TupleHeads
+    """For the queue."""
+    batch: PackedBatch
+    """For the learner."""
 
 
 def _batch_of(heads: list[tuple[int, int, int, int | None, bool]], payloads: list[Any]) -> Any:

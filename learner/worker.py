@@ -114,17 +114,20 @@ class LearnerWorker:
         """Optimizer steps made so far: the version of the weights."""
         return self.engine.step
 
-    def forward_backward(self, packed: list[PackedTuple]) -> dict[str, float]:
+    def forward_backward(
+        self, places: Sequence[tuple[int, int]], *batches: Sequence[PackedTuple]
+    ) -> dict[str, float]:
         """Accumulate the gradient over a whole batch, of which this rank takes its share.
 
-        Returns the global statistics of ``learner/step.py``, the same on every rank.
+        ``places`` says of every tuple in which of ``batches`` it is, and where in it. Returns the
+        global statistics of ``learner/step.py``, the same on every rank.
         """
         spoiled = failpoint("learner.forward") == "nan"
         config = self._config.learner
         with matmul_precision(config.matmul_precision):
             statistics = forward_backward(
                 self.engine,
-                unpack(packed),
+                unpack(batches[which][place] for which, place in places),
                 self._config.objective,
                 token_budget=config.micro_batch_tokens,
                 share_prompts=config.share_prompts,

@@ -7,6 +7,7 @@ from configs.errors import DependencyError, DpkdError, NonFiniteError
 from configs.replay import DropReason
 from configs.wire import Uid
 from orchestration.ledger import Ledger
+from orchestration.payloads import Payloads
 from orchestration.roles import Role
 from orchestration.slots import Slots
 
@@ -24,6 +25,7 @@ class Drops:
     queue: Role
     ledger: Ledger
     slots: Slots
+    payloads: Payloads
     most: int
     """``replay.max_dropped``."""
 
@@ -36,6 +38,7 @@ class Drops:
         if not uids:
             return
         await self.queue.call("drop", list(uids), reason)
+        self.payloads.forget(uids)
         self.ledger.dropped(reason, uids)
         await self.slots.dropped(len(uids))
         dropped = sum(self.ledger.balance().dropped.values())

@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orchestration.roles import Role
+from orchestration.payloads import Picked
+from orchestration.roles import AnswerLost, Role, RoleDied
 
 
 class LearnerGroup:
@@ -24,13 +25,21 @@ class LearnerGroup:
         await self._all("start", address, port, timeout=timeout)
         self.step = 0
 
-    async def learn(self, batch: Any) -> Mapping[str, float]:
-        """Make one optimizer step on ``batch`` (tuples, or a reference to them).
+    async def learn(self, batch: Picked) -> Mapping[str, float]:
+        """Make one optimizer step on ``batch``.
 
         Returns the global statistics of the step. Raises ``NonFiniteError`` before the
-        optimizer has touched the weights.
+        optimizer has touched the weights, and ``AnswerLost`` where a part of the batch went with
+        its machine before the step began.
         """
-        statistics = await self._all("forward_backward", batch)
+        try:
+            statistics = await self._all("forward_backward", batch.places, *batch.batches)
+        except AnswerLost as loss:
+            if len(self.ranks) == 1:
+                raise
+            # Some ranks have the batch, and wait for the others in the middle of a sum.
+            first = self.ranks[0]
+            raise RoleDied(str(loss), role=first.name, life=first.life) from loss
         step = await self._all("optim_step")
         self.step += 1
         return {**statistics[0], **step[0]}

@@ -3,20 +3,20 @@
        PromptSource ──prompts──► sample loops   ── TupleMaker ───────────────┐
             ▲                       │ StudentSampler.generate → trajectories │   (and their proof)
             │ slots                 │ TeacherServer.respond   → y_t, log p   │
-            │                       │ TeacherServer.judge     → tuples       ▼
+            │                       │ TeacherServer.judge     → tuples       ▼ their heads
        learn loop ◄──────────────── ReplayQueue.lease ◄─────────────── ReplayQueue.put
-            │  LearnerGroup.learn → a step          (values travel as references, and
-            └─ HandOver: weights  → samplers         never through this process)
+            │  LearnerGroup.learn → a step          (contents travel from their makers to the
+            └─ HandOver: weights  → samplers         learner, by Payloads' references)
 
-Back-pressure is one number, the *slots*: a prompt takes a slot when it is issued and gives
-it back when the step that learned from it has been pushed to every sampler. There are
-``batch_size × (max_policy_lag + 1)`` slots: at lag 0 the loops are in lockstep, and with one
-sampler no tuple can be older than ``max_policy_lag`` steps when it is consumed (and, with
-negatives from a snapshot, than the snapshot's age more). Where one of several samplers is
-overtaken, the queue hands its pair back to be drawn again (the one time that tuples come to
-this process). A tuple with a log-probability that is none is dropped, counted, and replaced by
-another prompt's; so is a batch whose loss or gradient is none, a prompt that kills, and one to
-which a served teacher has no usable answer.
+Back-pressure is one number, the *slots*: a prompt takes a slot when it is issued and gives it back
+when the step that learned from it has been pushed to every sampler. There are ``batch_size ×
+(max_policy_lag + 1)`` slots: at lag 0 the loops are in lockstep, and with one sampler no tuple can
+be older than ``max_policy_lag`` steps when it is consumed (and, with negatives from a snapshot,
+than the snapshot's age more). Where one of several samplers is overtaken, the queue hands its pair
+back to be drawn again (the one time that tuples come to this process). Tuples whose contents are
+lost with a machine are made again. A tuple with a log-probability that is none is dropped, counted,
+and replaced by another prompt's; so is a batch whose loss or gradient is none, a prompt that kills,
+and one to which a served teacher has no usable answer.
 
 Samplers join and leave between steps (``orchestration.roster``), and their loops with them. What
 dies under the loops and can be replaced is replaced (``orchestration.supervisor``) and asked
@@ -28,6 +28,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import InitVar, dataclass, field
 from functools import partial
+from inspect import isawaitable
 from typing import Any, Protocol
 
 from actors.prompts import PromptSource
@@ -40,6 +41,7 @@ from orchestration.drops import Drops
 from orchestration.hand_over import HandOver, Step
 from orchestration.learner_group import LearnerGroup
 from orchestration.ledger import Ledger
+from orchestration.payloads import Payloads
 from orchestration.recorder import Recorder
 from orchestration.replay_state import Lease
 from orchestration.roles import AnswerLost, Role, RoleDied
@@ -96,6 +98,7 @@ class Pipeline:
     unfinished: InitVar[Iterable[Uid]] = ()
     """In flight in the ledger, and nobody works on them: they are issued again, first."""
     _again: deque[Uid] = field(init=False)
+    _payloads: Payloads = field(default_factory=Payloads)
     _slots: Slots = field(init=False)
     _drops: Drops = field(init=False)
     _suspects: Suspects = field(init=False)
@@ -129,6 +132,7 @@ class Pipeline:
             queue=self.parts.queue,
             ledger=self.parts.ledger,
             slots=self._slots,
+            payloads=self._payloads,
             most=self.config.replay.max_dropped,
         )
         self._hand_over = HandOver(
@@ -254,7 +258,8 @@ class Pipeline:
         """Feed objectives that learn from the data's own responses: no sampler, no teacher."""
         while True:
             prompts = await self._issue()
-            await self._put(pack(PreferenceTuple(prompt=prompt) for prompt in prompts))
+            parcel = pack(PreferenceTuple(prompt=prompt) for prompt in prompts).parcel()
+            await self._put([prompt.uid for prompt in prompts], parcel.heads, parcel.batch)
 
     async def _learn_loop(self) -> None:
         """Make steps.
@@ -266,28 +271,31 @@ class Pipeline:
             leased = await self._lease_unless_stopped()
             if leased is None:
                 break
-            lease, batch = leased
             failpoint("driver.leased")
-            self._learning = asyncio.create_task(self._learn(lease, batch))
+            self._learning = asyncio.create_task(self._learn(leased))
             self._learning.add_done_callback(_hear)
             if await asyncio.shield(self._learning):
                 await self._between_steps()
         await self._hand_over.done()
         await self.parts.supervisor.persist(self.parts.sync.prove)
 
-    async def _learn(self, lease: Lease, batch: Any) -> bool:
+    async def _learn(self, lease: Lease) -> bool:
         """Make one step and book it: one cannot be without the other. False: it was skipped."""
         try:
             async with self._hand_over.learning:
-                outcome = await self.parts.learner.learn(batch)
+                outcome = await self.parts.learner.learn(self._payloads.pick(lease.uids))
         except NonFiniteError as error:
             await self._skip(lease, error)
+            return False
+        except AnswerLost as loss:
+            await self._make_again(lease.uids, loss)
             return False
         self.step += 1
         self._skipped = 0
         failpoint("driver.learned")
         consumed = await self._ack(lease)
         failpoint("driver.acked")
+        self._payloads.forget(consumed)
         self.parts.ledger.consumed(self.step, consumed)
         failpoint("driver.consumed")
         step = Step(number=self.step, lease=lease, outcome=outcome, consumed=len(consumed))
@@ -361,16 +369,21 @@ class Pipeline:
         if maker.sampler and made.proof is not None:
             proof = await maker.sampler.fetch(made.proof)
             await self.parts.sync.check(maker.sampler, proof)
-        await self._put(made.tuples)
+        await self._put(made.uids, made.heads, made.batch)
 
-    async def _put(self, tuples: Any) -> None:
-        """Hand tuples (or a reference to them) to the queue, which may make us wait."""
-        result = await self.parts.queue.call("put", tuples)
+    async def _put(self, uids: Sequence[Uid], heads: Any, batch: Any) -> None:
+        """Queue heads (or a reference to them), which may make us wait; ``batch`` stays."""
+        self._payloads.add(uids, batch)  # a lease may name them before the put has answered
+        try:
+            result = await self.parts.queue.call("put", heads)
+        except Exception:
+            self._payloads.withdraw(uids, batch)
+            raise
         if result.nonfinite:
             self.parts.recorder.poisoned(result.nonfinite)
             await self._drops.add(result.nonfinite, "nonfinite")
 
-    async def _lease_unless_stopped(self) -> tuple[Lease, Any] | None:
+    async def _lease_unless_stopped(self) -> Lease | None:
         """Lease one batch; None: the run is to stop, and there may never be a whole one."""
         leasing = asyncio.create_task(self._lease())
         leasing.add_done_callback(_hear)
@@ -382,24 +395,29 @@ class Pipeline:
             leasing.cancel()
             stopping.cancel()
 
-    async def _lease(self) -> tuple[Lease, Any]:
-        """Lease one batch; its tuples stay remote, its names come here."""
+    async def _lease(self) -> Lease:
+        """Lease one batch."""
         while True:
             count = self.config.learner.batch_size
-            lease_ref, batch = self.parts.queue.submit(
-                "lease", count, self.parts.learner.step, LEASE_WAIT_SECONDS, returns=2
+            lease = await self.parts.queue.call(
+                "lease", count, self.parts.learner.step, LEASE_WAIT_SECONDS
             )
-            lease = await self.parts.queue.fetch(lease_ref)
             await self._redraw(len(lease.stale))
             if lease.uids:
-                return lease, batch
+                return lease
 
     async def _redraw(self, count: int) -> None:
         """Draw y_s again for pairs that grew stale in the queue; y_t and log p(y_t) stay."""
         if not count:
             return
-        stale = unpack(await self.parts.queue.call("take_stale", count))
-        self.parts.ledger.redrawn([pair.uid for pair in stale])
+        uids = await self.parts.queue.call("take_stale", count)
+        try:
+            stale = await self._fetch(uids)
+        except AnswerLost as loss:
+            await self._make_again(uids, loss)
+            return
+        self._payloads.forget(uids)
+        self.parts.ledger.redrawn(uids)
         while stale:
             try:
                 await self.parts.supervisor.persist(partial(self._remake, stale))
@@ -407,6 +425,22 @@ class Pipeline:
             except TeacherFailedError as failure:
                 await self._teacher_failed(failure)
                 stale = [pair for pair in stale if pair.uid not in failure.uids]
+
+    async def _fetch(self, uids: Sequence[Uid]) -> list[PreferenceTuple]:
+        places, batches = self._payloads.pick(uids)
+        here = [
+            await self.parts.queue.fetch(batch) if isawaitable(batch) else batch
+            for batch in batches
+        ]
+        return unpack(here[which][place] for which, place in places)
+
+    async def _make_again(self, uids: Sequence[Uid], loss: AnswerLost) -> None:
+        """Have tuples made anew whose contents went with the machine that they lay on."""
+        await self.parts.supervisor.revive(loss)
+        await self.parts.queue.call("forget", list(uids))
+        self._payloads.forget(uids)
+        self._again.extend(uids)
+        await self._slots.dropped(len(uids))
 
     async def _remake(self, stale: Sequence[PreferenceTuple]) -> None:
         maker = self._maker()

@@ -7,15 +7,14 @@ in between, so calls never see each other half done.
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from configs.errors import ConfigError
 from configs.faults import failpoint
 from configs.replay import DropReason, ReplayConfig
-from configs.wire import PackedBatch, PackedTuple, Uid
-from orchestration.replay_state import Lease, ReplayState
+from configs.wire import TupleHead, Uid, Uids
+from orchestration.replay_state import Lease, ReplayState, Verdict
 
 
 class PutResult(NamedTuple):
@@ -33,11 +32,12 @@ class PutResult(NamedTuple):
 class ReplayQueue:
     """Holds tuples between sampling and learning; delivers each for one effect.
 
-    Bounds: ``max_tuples`` and ``max_bytes`` count the tuples held, leased ones included, and
-    those that are being redrawn, whose room is kept for them. A put is admitted tuple by tuple
-    as room comes free, so a batch may be larger than the bounds; the one exception is a single
-    tuple above ``max_bytes``, which is admitted when the queue is empty. Delivery: lowest uids
-    first.
+    It knows them by their heads. What is in them stays where it was made, and ``lease`` names what
+    is to be fetched from there (``orchestration/payloads.py``). Bounds: ``max_tuples`` and
+    ``max_bytes`` count the tuples held, leased ones included, and those that are being redrawn,
+    whose room is kept for them. A put is admitted tuple by tuple as room comes free, so a batch may
+    be larger than the bounds; the one exception is a single tuple above ``max_bytes``, which is
+    admitted when the queue is empty. Delivery: lowest uids first.
     """
 
     def __init__(
@@ -46,10 +46,10 @@ class ReplayQueue:
         self._config = config
         self._state = ReplayState(config, clock)
         self._changed = asyncio.Condition()
-        self._waiting: dict[object, PackedTuple] = {}  # which producers wait to put
+        self._waiting: dict[object, TupleHead] = {}  # which producers wait to put
         self._closed = False
 
-    async def put(self, tuples: list[PackedTuple]) -> PutResult:
+    async def put(self, tuples: Sequence[TupleHead]) -> PutResult:
         """Add tuples, and wait while the queue is full.
 
         Idempotent per uid. A uid that ``take_stale`` handed out is accepted once more, after
@@ -57,31 +57,31 @@ class ReplayQueue:
         that hold a NaN or infinite log-probability are dropped, and named in the answer.
         """
         failpoint("queue.put")
-        outcomes: Counter[str] = Counter()
-        poisoned = [pair.uid for pair in tuples if not pair.finite]
-        nonfinite = await self.drop(poisoned, "nonfinite") if poisoned else []
-        tuples = [pair for pair in tuples if pair.uid not in nonfinite]
+        nonfinite: list[Uid] = []
+        if poisoned := [pair.uid for pair in tuples if not pair.finite]:
+            nonfinite = await self.drop(poisoned, "nonfinite")
+            tuples = [pair for pair in tuples if pair.uid not in nonfinite]
+        verdicts: list[Verdict] = []
         async with self._changed:
-            new = [pair.uid for pair in tuples if not self._state.knows(pair.uid)]
-            assert not (self._closed and new), f"put of {len(new)} new tuples after close"
+            if self._closed:
+                new = [pair.uid for pair in tuples if not self._state.knows(pair.uid)]
+                assert not new, f"put of {len(new)} new tuples after close"
             for pair in tuples:
-                await self._wait_for_room(pair)
-                outcomes[self._state.admit(pair)] += 1
+                if not self._decided(pair):
+                    await self._wait_for_room(pair)
+                verdicts.append(self._state.admit(pair))
             self._changed.notify_all()  # who waits for room has told of the tuples before it
-        counts = (outcomes["accepted"], outcomes["duplicates"], outcomes["late"])
+        counts = map(verdicts.count, ("accepted", "duplicates", "late"))
         return PutResult(*counts, nonfinite=tuple(nonfinite))
 
-    async def lease(
-        self, count: int, learner_version: int, timeout: float | None = None
-    ) -> tuple[Lease, PackedBatch]:
+    async def lease(self, count: int, learner_version: int, timeout: float | None = None) -> Lease:
         """Take the ``count`` lowest uids whose lag is within ``max_policy_lag``.
 
         Waits until so many are queued. Answers earlier with fewer when the queue is closed
         and no more will come; with an empty lease after ``timeout`` seconds (None: never),
         when the queue is exhausted, and when this call found stale tuples that leave too few:
-        a caller without a redraw loop of its own can then redraw them. Two values, so that
-        Ray can leave the tuples where they are. Raises ConfigError when the bounds cannot
-        hold ``count`` tuples, which would otherwise wait for ever.
+        a caller without a redraw loop of its own can then redraw them. Raises ConfigError when
+        the bounds cannot hold ``count`` tuples, which would otherwise wait for ever.
         """
         assert count >= 1, count
         failpoint("queue.lease")
@@ -102,17 +102,17 @@ class ReplayQueue:
                 self._refuse_impossible(count)
                 await self._wait_for_change(deadline)
 
-    async def take_stale(self, limit: int) -> PackedBatch:
-        """Hand out up to ``limit`` stale tuples, lowest uids first, possibly none.
+    async def take_stale(self, limit: int) -> Uids:
+        """Hand out up to ``limit`` stale uids, lowest first, possibly none.
 
         Only their student response is too old: the teacher's response and its log-probabilities
-        stay valid. The queue forgets the payload and waits for a new ``put`` of the uid.
+        stay valid. The queue waits for a new ``put`` of the uid.
         """
         async with self._changed:
             self._changed.notify_all()
             return self._state.take_stale(limit)
 
-    async def ack(self, lease_id: str, step: int) -> list[Uid]:
+    async def ack(self, lease_id: str, step: int) -> Uids:
         """Step ``step`` has learned from a lease; returns the uids that this call consumed.
 
         Idempotent. Each uid is consumed by one ack at most: a late ack of an expired lease
@@ -143,6 +143,14 @@ class ReplayQueue:
             self._state.counts[f"dropped_{reason}"] += len(dropped)
             return dropped
 
+    async def forget(self, uids: Iterable[Uid]) -> None:
+        """Let unfinished uids be as if they had never been put: their contents are lost, and they
+        are made again.
+        """
+        async with self._changed:
+            self._changed.notify_all()
+            self._state.forget(uids)
+
     async def close(self) -> None:
         """Announce that no new uid will be put; what is held can still be leased."""
         async with self._changed:
@@ -167,18 +175,17 @@ class ReplayQueue:
                 "waiting_puts": len(self._waiting),
             }
 
-    async def _wait_for_room(self, pair: PackedTuple) -> None:
-        def decided() -> bool:
-            return self._state.fits(pair) or self._state.verdict(pair.uid) != "accepted"
+    def _decided(self, pair: TupleHead) -> bool:
+        """Whether a tuple need not wait: there is room for it, or it needs none."""
+        return self._state.fits(pair) or self._state.verdict(pair.uid) != "accepted"
 
-        if decided():
-            return
+    async def _wait_for_room(self, pair: TupleHead) -> None:
         place = object()
         self._waiting[place] = pair
         self._state.counts["waited"] += 1
         self._changed.notify_all()  # a lease that this makes hopeless must find out
         try:
-            await self._changed.wait_for(decided)
+            await self._changed.wait_for(lambda: self._decided(pair))
         finally:
             del self._waiting[place]
 

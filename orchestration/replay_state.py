@@ -18,10 +18,10 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from heapq import nsmallest
 from secrets import token_hex
-from typing import Literal
+from typing import Any, Literal
 
 from configs.replay import ReplayConfig
-from configs.wire import PackedBatch, PackedTuple, Uid
+from configs.wire import TupleHead, Uid, Uids
 from orchestration.uid_set import UidSet
 
 Verdict = Literal["accepted", "duplicates", "late"]
@@ -50,6 +50,16 @@ class Lease:
     exhausted: bool = False
     """The queue is closed and nothing is left in it or on its way back: leasing is over."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Say what pickle is to keep: plain numbers."""
+        uids = {"uids": Uids(self.uids), "stale": Uids(self.stale)}
+        rest = {"weight_versions": list(self.weight_versions), "lags": list(self.lags)}
+        return _lease_of, (self.id, self.exhausted, uids | rest)
+
+
+def _lease_of(name: str, exhausted: bool, many: dict[str, list[Any]]) -> Lease:
+    return Lease(id=name, exhausted=exhausted, **{key: tuple(each) for key, each in many.items()})
+
 
 @dataclass(frozen=True, slots=True)
 class _LiveLease:
@@ -63,7 +73,7 @@ class ReplayState:
     def __init__(self, config: ReplayConfig, clock: Callable[[], float]) -> None:
         self._config = config
         self._clock = clock
-        self._held: dict[Uid, PackedTuple] = {}
+        self._held: dict[Uid, TupleHead] = {}
         self._bytes = 0
         self._queued: set[Uid] = set()
         self._stale: set[Uid] = set()
@@ -107,7 +117,7 @@ class ReplayState:
             return "late"
         return "duplicates" if uid in self._held else "accepted"
 
-    def fits(self, pair: PackedTuple) -> bool:
+    def fits(self, pair: TupleHead) -> bool:
         """Whether a tuple may be added: anything fits an empty queue, and what comes back redrawn
         has its room still.
         """
@@ -117,7 +127,7 @@ class ReplayState:
         nbytes = self._bytes + sum(self._redrawing.values()) + pair.nbytes
         return taken < self._config.max_tuples and nbytes <= self._config.max_bytes
 
-    def admit(self, pair: PackedTuple) -> Verdict:
+    def admit(self, pair: TupleHead) -> Verdict:
         """Add a tuple if its verdict is ``accepted``; returns the verdict."""
         verdict = self.verdict(pair.uid)
         if verdict == "accepted":
@@ -140,10 +150,10 @@ class ReplayState:
 
     def deliver(
         self, count: int, learner_version: int, *, stale: tuple[Uid, ...], exhausted: bool
-    ) -> tuple[Lease, PackedBatch]:
+    ) -> Lease:
         """Lease the lowest ``count`` queued uids (all, where there are fewer)."""
         uids = nsmallest(count, self._queued)
-        pairs = PackedBatch(self._held[uid] for uid in uids)
+        pairs = [self._held[uid] for uid in uids]
         lags = tuple(lag for pair in pairs if (lag := _lag(pair, learner_version)) is not None)
         assert all(0 <= lag <= self._config.max_policy_lag for lag in lags), lags
         self.counts["leases"] += bool(uids)
@@ -159,7 +169,7 @@ class ReplayState:
             self._queued.difference_update(uids)
             deadline = self._clock() + self._config.lease_seconds
             self._leases[lease.id] = _LiveLease(set(uids), deadline)
-        return lease, pairs
+        return lease
 
     def return_expired(self) -> bool:
         """Make the tuples of expired leases available again; returns whether there were any."""
@@ -177,22 +187,21 @@ class ReplayState:
         ends = [lease.deadline - self._clock() for lease in self._leases.values()]
         return min(ends, default=None)
 
-    def take_stale(self, limit: int) -> PackedBatch:
-        """Move up to ``limit`` stale uids, lowest first, to ``redrawing``; returns the tuples."""
-        uids = nsmallest(limit, self._stale)
+    def take_stale(self, limit: int) -> Uids:
+        """Move up to ``limit`` stale uids, lowest first, to ``redrawing``; returns them."""
+        uids = Uids(nsmallest(limit, self._stale))
         self._stale.difference_update(uids)
-        pairs = PackedBatch(self._forget(uid) for uid in uids)
-        self._redrawing.update((pair.uid, pair.nbytes) for pair in pairs)
-        return pairs
+        self._redrawing.update((uid, self._forget(uid).nbytes) for uid in uids)
+        return uids
 
-    def ack(self, lease_id: str, step: int) -> list[Uid]:
+    def ack(self, lease_id: str, step: int) -> Uids:
         """Consume the uids of a lease that no finished or other live lease accounts for."""
         if lease_id in self._leases:
             uids = self._leases.pop(lease_id).uids
         else:
             self.counts["late_acks"] += 1
             uids = self._expired.pop(lease_id, set()) - self._leased()
-        consumed = sorted(uids)
+        consumed = Uids(sorted(uids))
         self._acked.update(consumed)
         self._leave(consumed)
         if consumed:
@@ -211,6 +220,10 @@ class ReplayState:
         self._dropped.update(dropped)
         self._leave(dropped)
         return dropped
+
+    def forget(self, uids: Iterable[Uid]) -> None:
+        """Let unfinished uids be as if they had never been put."""
+        self._leave([uid for uid in uids if not self._done(uid)])
 
     def statistics(self) -> dict[str, int]:
         """Return levels and totals; ``seen`` is the sum of the six states."""
@@ -236,7 +249,7 @@ class ReplayState:
     def _leased(self) -> set[Uid]:
         return {uid for lease in self._leases.values() for uid in lease.uids}
 
-    def _forget(self, uid: Uid) -> PackedTuple:
+    def _forget(self, uid: Uid) -> TupleHead:
         pair = self._held.pop(uid)
         self._bytes -= pair.nbytes
         return pair
@@ -267,5 +280,5 @@ _TOTALS = (
 )
 
 
-def _lag(pair: PackedTuple, learner_version: int) -> int | None:
+def _lag(pair: TupleHead, learner_version: int) -> int | None:
     return None if pair.weight_version is None else learner_version - pair.weight_version

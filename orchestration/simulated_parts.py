@@ -15,7 +15,9 @@ import numpy as np
 from configs.packing import pack
 from configs.wire import (
     Draw,
+    PackedBatch,
     PackedTuple,
+    Parcel,
     PreferenceTuple,
     Prompt,
     Response,
@@ -172,11 +174,11 @@ class SimulatedTeacher(SimulatedRole):
         answers: list[Response],
         drawn: list[Trajectory],
         offline: list[Trajectory],
-    ) -> tuple[list[PackedTuple], float]:
+    ) -> tuple[Parcel, float]:
         """Make tuples."""
         versions = {trajectory.prompt.uid: trajectory for trajectory in (*drawn, *offline)}
         tuples = [_joined(prompt, versions.get(prompt.uid)) for prompt in prompts]
-        return tuples, self.world.costs.judge.of(len(prompts))
+        return PackedBatch(tuples).parcel(), self.world.costs.judge.of(len(prompts))
 
 
 def _joined(prompt: Prompt, drawn: Trajectory | None) -> PackedTuple:
@@ -191,10 +193,12 @@ class SimulatedLearner(SimulatedRole):
     ranks = 1
     step = 0
 
-    def forward_backward(self, batch: list[PackedTuple]) -> tuple[dict[str, float], float]:
+    def forward_backward(
+        self, places: list[tuple[int, int]], *_batches: list[PackedTuple]
+    ) -> tuple[dict[str, float], float]:
         """Take the share of one rank."""
-        seconds = self.world.costs.learning(len(batch), self.ranks)
-        return {"loss": 0.0, "tokens": float(len(batch))}, seconds
+        seconds = self.world.costs.learning(len(places), self.ranks)
+        return {"loss": 0.0, "tokens": float(len(places))}, seconds
 
     def optim_step(self) -> tuple[dict[str, float], float]:
         """Count a step; its seconds are counted with the gradient's."""

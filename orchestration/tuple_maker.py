@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from configs.run import RunConfig
-from configs.wire import PreferenceTuple, Prompt
+from configs.wire import PreferenceTuple, Prompt, Uid
 from orchestration.origins import origin_of
 from orchestration.roles import Role
 
@@ -20,7 +20,11 @@ from orchestration.roles import Role
 class Made(NamedTuple):
     """References to what a maker's parts answer."""
 
-    tuples: Any
+    heads: Any
+    """For the queue."""
+    batch: Any
+    """For the learner, in the order of ``uids``."""
+    uids: list[Uid]
     proof: Any
     """What the sampler says of its weights; None: it draws nothing."""
 
@@ -53,18 +57,23 @@ class TupleMaker:
         answers = self.teacher.submit("respond", answered) if answered else []
         drawn, proof = _draw(self.sampler, by_origin["student"])
         offline, _ = _draw(self.offline, by_origin["offline"])
-        return Made(self._judge(prompts, answers, drawn, offline), proof)
+        return self._judge(prompts, answers, drawn, offline, proof)
 
     def remake(self, stale: Sequence[PreferenceTuple]) -> Made:
         """Have the tuples made with y_s drawn anew; y_t and log p(y_t) stay."""
         prompts = [pair.prompt for pair in stale]
         answers = [pair.teacher_response for pair in stale if pair.teacher_response is not None]
         drawn, proof = _draw(self.sampler, prompts)
-        return Made(self._judge(prompts, answers, drawn, []), proof)
+        return self._judge(prompts, answers, drawn, [], proof)
 
-    def _judge(self, prompts: Sequence[Prompt], answers: Any, drawn: Any, offline: Any) -> Any:
-        tuples = self.teacher.submit("judge", list(prompts), answers, drawn, offline)
-        return tuples if self.reference is None else self.reference.submit("annotate", tuples)
+    def _judge(
+        self, prompts: Sequence[Prompt], answers: Any, drawn: Any, offline: Any, proof: Any
+    ) -> Made:
+        judging = (list(prompts), answers, drawn, offline)
+        heads, batch = self.teacher.submit("judge", *judging, returns=2)
+        if self.reference is not None:
+            heads, batch = self.reference.submit("annotate", batch, returns=2)
+        return Made(heads, batch, [prompt.uid for prompt in prompts], proof)
 
 
 def _draw(role: Role | None, prompts: list[Prompt]) -> tuple[Any, Any]:

@@ -205,7 +205,7 @@ def test_a_teacher_server_responds_and_judges_by_it(url: str, tmp_path: Path):
     server = served_teacher(url, tmp_path, *needs, **settings)
     server.warm_up()
     answers = server.respond(chosen)
-    pairs = unpack(server.judge(chosen, answers, trajectories))
+    pairs = unpack(server.judge(chosen, answers, trajectories).batch)
     for prompt, pair in zip(chosen, pairs, strict=True):
         for response in (pair.teacher_response, pair.student_response):
             assert response is not None and response.teacher_logprobs_T is not None

@@ -56,7 +56,7 @@ def test_both_responses_get_the_initial_student_s_log_probabilities_and_keep_the
     tmp_path: Path,
 ):
     model = save_teacher(tmp_path / "q")
-    annotated = unpack(make_server(model, tmp_path).annotate(pack(PAIRS)))
+    annotated = unpack(make_server(model, tmp_path).annotate(pack(PAIRS)).batch)
     for before, after in zip(PAIRS, annotated, strict=True):
         for side in ("teacher_response", "student_response"):
             old, new = getattr(before, side), getattr(after, side)
@@ -69,14 +69,14 @@ def test_both_responses_get_the_initial_student_s_log_probabilities_and_keep_the
 def test_an_answer_is_scored_once_and_a_student_s_response_every_time(tmp_path: Path):
     model = save_teacher(tmp_path / "q")
     first = make_server(model, tmp_path)
-    made = unpack(first.annotate(pack(PAIRS)))
+    made = unpack(first.annotate(pack(PAIRS)).batch)
     assert first.statistics()["scored_tokens"] == 3 + 2 + 1 + 4
     first.annotate(pack(PAIRS))
     assert first.statistics()["scored_tokens"] == 10 + 5
     first.close()
 
     second = make_server(model, tmp_path)
-    found = unpack(second.annotate(pack(PAIRS)))
+    found = unpack(second.annotate(pack(PAIRS)).batch)
     assert second.statistics() == {
         "cache_hits": 2,
         "cache_misses": 0,
@@ -92,7 +92,7 @@ def test_an_answer_is_scored_once_and_a_student_s_response_every_time(tmp_path: 
 def test_samples_of_one_prompt_share_their_answer_s_score(tmp_path: Path):
     twins = [pair(make_prompt(5, 6, sample=i), (7, 1), (3 + i,)) for i in range(3)]
     server = make_server(save_teacher(tmp_path / "q"))
-    annotated = unpack(server.annotate(pack(twins)))
+    annotated = unpack(server.annotate(pack(twins)).batch)
     assert server.statistics()["cache_misses"] == 1
     assert server.statistics()["scored_tokens"] == 2 + 3
     answers = [reference(item.teacher_response).tolist() for item in annotated]
@@ -101,13 +101,13 @@ def test_samples_of_one_prompt_share_their_answer_s_score(tmp_path: Path):
 
 def test_a_pair_that_comes_back_with_a_new_student_response_has_only_that_scored(tmp_path: Path):
     server = make_server(save_teacher(tmp_path / "q"))
-    (known,) = unpack(server.annotate(pack(PAIRS[:1])))
+    (known,) = unpack(server.annotate(pack(PAIRS[:1])).batch)
     redrawn = replace(known, student_response=make_trajectory(PROMPTS[0], 4, 4).response)
     before = server.statistics()["scored_tokens"]
-    (again,) = unpack(server.annotate(pack([redrawn])))
+    (again,) = unpack(server.annotate(pack([redrawn])).batch)
     assert server.statistics()["scored_tokens"] == before + 2
     assert_same(again.teacher_response, known.teacher_response)
-    assert server.annotate([]) == []
+    assert server.annotate([]) == ([], [])
 
 
 def test_another_initial_student_has_a_cache_of_its_own(tmp_path: Path):
@@ -121,8 +121,8 @@ def test_another_initial_student_has_a_cache_of_its_own(tmp_path: Path):
 def test_a_log_probability_that_is_none_stays_in_its_tuple_and_is_not_cached(tmp_path: Path):
     model = save_teacher(tmp_path / "q")
     break_token(model, 9)  # the second prompt's only token
-    annotated = make_server(model, tmp_path).annotate(pack(PAIRS))
-    assert [item.finite for item in annotated] == [True, False]
+    heads, _ = make_server(model, tmp_path).annotate(pack(PAIRS))
+    assert [head.finite for head in heads] == [True, False]
     again = make_server(model, tmp_path)
     again.annotate(pack(PAIRS))
     assert again.statistics()["cache_misses"] == 1

@@ -213,7 +213,7 @@ def test_a_black_box_teacher_scores_nothing_and_a_later_run_reuses_its_responses
     black_box = make_server(model, tmp_path, engine=FakeEngine(), needs=BLACK_BOX)
     drawn = black_box.respond(PROMPTS)
     student = [make_trajectory(p, 3, 1) for p in PROMPTS]
-    (item, *_) = unpack(black_box.judge(PROMPTS, drawn, student))
+    (item, *_) = unpack(black_box.judge(PROMPTS, drawn, student).batch)
     assert drawn[0].teacher_logprobs_T is None
     assert item.student_response is not None and item.student_response.teacher_logprobs_T is None
     assert item.teacher_first_token_logprobs_V is None
@@ -261,7 +261,7 @@ def test_the_vllm_scorer_shares_the_engine_and_refuses_first_token_distributions
     server = make_server(model, engine=engine, scorer="vllm", first_token_distribution=False)
     prompt = make_prompt(5, 6, 7)
     answers, drawn = server.respond([prompt]), [make_trajectory(prompt, 3, 1)]
-    (item,) = unpack(server.judge([prompt], answers, drawn))
+    (item,) = unpack(server.judge([prompt], answers, drawn).batch)
     assert logprobs(item.student_response).tolist() == [-3.0, -4.0]
     with pytest.raises(ValidationError, match=r"set teacher\.first_token_distribution=false"):
         TeacherConfig.model_validate({"scorer": "vllm"})
@@ -295,9 +295,10 @@ def test_a_log_probability_that_is_none_stays_in_its_tuple_and_is_not_cached(tmp
     answers = server.respond(PROMPTS)
     assert [np.isnan(logprobs(answer)).all() for answer in answers] == [False, True, False]
 
-    packed = server.judge(PROMPTS, answers, [make_trajectory(prompt, 3) for prompt in PROMPTS])
+    drawn = [make_trajectory(prompt, 3) for prompt in PROMPTS]
+    heads, packed = server.judge(PROMPTS, answers, drawn)
 
-    assert [item.finite for item in packed] == [True, False, True]
+    assert [head.finite for head in heads] == [True, False, True]
     assert np.isnan(logprobs(unpack(packed)[1].student_response)).all()
     again = make_server(model, tmp_path, engine=FakeEngine())
     again.respond(PROMPTS)
@@ -411,5 +412,5 @@ def test_only_what_the_objective_needs_is_started(tmp_path: Path):
 def test_empty_calls_start_nothing(tmp_path: Path):
     server = make_server(save_teacher(tmp_path / "p"), tmp_path)
     assert server.respond([]) == []
-    assert server.judge([], [], []) == []
+    assert server.judge([], [], []) == ([], [])
     assert server.generate([], Sampling(temperature=0.0, top_p=1.0, max_new_tokens=8)) == []

@@ -37,7 +37,7 @@ def test_a_served_teacher_answers_scores_and_is_closed(tmp_path: Path):
     answers = teacher.respond(PROMPTS[:1])
     assert server.generated == [[5, 6, 7]]
     assert logprobs(answers[0])[0] == -3.0  # the third of the sequence, by FakeEngine
-    (item,) = unpack(teacher.judge(PROMPTS[:1], answers, [make_trajectory(PROMPTS[0], 3, 1)]))
+    (item,) = unpack(teacher.judge(PROMPTS[:1], answers, [make_trajectory(PROMPTS[0], 3, 1)]).batch)
     assert logprobs(item.student_response).tolist() == [-3.0, -4.0]
     assert item.teacher_first_token_logprobs_V is None
     teacher.close()
@@ -150,7 +150,7 @@ def test_real_vllm_and_torch_give_the_same_distributions(tmp_path: Path, top_k: 
                 response="generate",
             )
             server.warm_up()
-            tuples.append(unpack(server.judge(PROMPTS, [], drawn)))
+            tuples.append(unpack(server.judge(PROMPTS, [], drawn).batch))
             server.close()
         for left, right in zip(*tuples, strict=True):
             (ids, values), (other_ids, others) = (

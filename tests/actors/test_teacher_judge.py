@@ -44,7 +44,7 @@ def test_a_pair_gets_its_answer_its_trajectory_and_the_log_probabilities_of_both
     ]
     answers = server.respond(PROMPTS)
 
-    tuples = unpack(server.judge(PROMPTS, answers, drawn))
+    tuples = unpack(server.judge(PROMPTS, answers, drawn).batch)
 
     assert [item.weight_version for item in tuples] == [3, 4, 3]
     for item, prompt, answer, trajectory in zip(tuples, PROMPTS, answers, drawn, strict=True):
@@ -71,7 +71,7 @@ def test_trajectories_are_found_by_uid_whoever_drew_them(tmp_path: Path):
     server = make_server(save_teacher(tmp_path / "p"), engine=FakeEngine())
     fresh = [make_trajectory(PROMPTS[2], 20), make_trajectory(PROMPTS[0], 21)]
     offline = [make_trajectory(PROMPTS[1], 22, version=0)]
-    tuples = unpack(server.judge(PROMPTS, server.respond(PROMPTS), fresh, offline))
+    tuples = unpack(server.judge(PROMPTS, server.respond(PROMPTS), fresh, offline).batch)
     students = [item.student_response for item in tuples]
     assert [student.ids_T.tolist() for student in students if student] == [[21], [22], [20]]
     assert [item.weight_version for item in tuples] == [3, 0, 3]
@@ -83,7 +83,7 @@ def test_rollouts_hold_one_response_each_and_its_distribution(tmp_path: Path):
     answers = server.respond([PROMPTS[0], PROMPTS[2]])
     assert server.statistics()["scored_tokens"] == 0  # judge's forward will tell
 
-    tuples = unpack(server.judge(PROMPTS, answers, [make_trajectory(PROMPTS[1], 8, 2, 1)]))
+    tuples = unpack(server.judge(PROMPTS, answers, [make_trajectory(PROMPTS[1], 8, 2, 1)]).batch)
 
     sides = [(item.teacher_response, item.student_response) for item in tuples]
     assert [one is None for one, _ in sides] == [False, True, False]
@@ -107,7 +107,7 @@ def test_rollouts_hold_one_response_each_and_its_distribution(tmp_path: Path):
 
 def test_the_whole_vocabulary_is_a_distribution(tmp_path: Path):
     server = make_server(save_teacher(tmp_path / "p"), needs=DISTRIBUTION, distribution_top_k=None)
-    (item,) = unpack(server.judge(PROMPTS[:1], [], [make_trajectory(PROMPTS[0], 8, 2, 1)]))
+    (item,) = unpack(server.judge(PROMPTS[:1], [], [make_trajectory(PROMPTS[0], 8, 2, 1)]).batch)
     ids_TK, logprobs_TK = top(item.student_response)
     assert np.sort(ids_TK, axis=1).tolist() == [list(range(VOCAB))] * 3
     np.testing.assert_allclose(np.exp(logprobs_TK.astype(np.float64)).sum(1), 1, atol=1e-5)
@@ -123,11 +123,11 @@ def test_more_likeliest_tokens_than_the_vocabulary_has_are_refused_at_once(tmp_p
 def test_an_answer_that_is_judged_again_with_a_new_trajectory_is_not_scored_again(tmp_path: Path):
     server = make_server(save_teacher(tmp_path / "p"), engine=FakeEngine())
     answers, drawn = server.respond(PROMPTS[:1]), [make_trajectory(PROMPTS[0], 8, 2, 1)]
-    (pair,) = unpack(server.judge(PROMPTS[:1], answers, drawn))
+    (pair,) = unpack(server.judge(PROMPTS[:1], answers, drawn).batch)
     assert pair.teacher_response is not None
     before = server.statistics()["scored_tokens"]
     drawn = [make_trajectory(PROMPTS[0], 4, 4, version=9)]
-    (again,) = unpack(server.judge([pair.prompt], [pair.teacher_response], drawn))
+    (again,) = unpack(server.judge([pair.prompt], [pair.teacher_response], drawn).batch)
     assert again.weight_version == 9
     assert_same(again.teacher_response, pair.teacher_response)
     assert server.statistics()["scored_tokens"] == before + 2
@@ -141,7 +141,7 @@ def test_scores_are_the_likeness_to_the_answer_and_ask_for_no_forward(tmp_path: 
         make_prompt(5, ordinal=1, gold=[7, 8, 1]),
     ]
     drawn = [make_trajectory(prompts[0], 7, 3, 9), make_trajectory(prompts[1], 3, 3)]
-    tuples = unpack(server.judge(prompts, server.respond(prompts), drawn))
+    tuples = unpack(server.judge(prompts, server.respond(prompts), drawn).batch)
     # LCS of (7 8 9) and (7 3 9) is 2: F = 2 * 2 / 6.
     scores = [item.student_response.score for item in tuples if item.student_response]
     assert scores == [pytest.approx(2 / 3), 0.0]
@@ -154,7 +154,7 @@ def test_text_alone_makes_a_tuple_of_an_answer(tmp_path: Path):
         save_teacher(tmp_path / "p"), engine=FakeEngine(), needs=("teacher_response",)
     )
     answers = server.respond(PROMPTS)
-    tuples = unpack(server.judge(PROMPTS, answers, []))
+    tuples = unpack(server.judge(PROMPTS, answers, []).batch)
     assert_same([item.teacher_response for item in tuples], answers)
     assert all(item.student_response is None for item in tuples)
 

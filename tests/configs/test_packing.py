@@ -135,3 +135,14 @@ def test_an_array_of_objects_or_of_another_byte_order_is_a_programmer_s_error() 
         item = PreferenceTuple(prompt=prompt(), teacher_response=response)
         with pytest.raises(AssertionError, match="cannot travel"):
             pack([item])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(tuples(), max_size=3))
+def test_heads_arrive_as_they_were(sent: list[PreferenceTuple]) -> None:
+    heads = pack(sent).parcel().heads
+    for protocol in (4, 5):
+        assert pickle.loads(pickle.dumps(heads, protocol)) == heads
+    for head, item in zip(heads, sent, strict=True):
+        assert (head.uid, head.weight_version) == (item.uid, item.weight_version)
+        assert (head.finite, head.nbytes >= item.nbytes) == (item.is_finite(), True)

@@ -32,7 +32,7 @@ class Mess:
         self.draw.shuffle(todo)
         while sum(self.consumed.values()) < TUPLES:
             await self._put([todo.pop() for _ in range(min(len(todo), self.draw.randint(0, 9)))])
-            lease, _ = await self.queue.lease(8, learner_version=0, timeout=0)
+            lease = await self.queue.lease(8, learner_version=0, timeout=0)
             if lease.uids:
                 self.leases.append(lease)
             self.clock.now += self.draw.choice((1, 1, 11))

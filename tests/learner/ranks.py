@@ -14,7 +14,7 @@ from actors.weights import by_name, check_parts
 from configs.checksum import checksum
 from configs.packing import pack
 from configs.run import RunConfig
-from configs.wire import PreferenceTuple, WeightManifest
+from configs.wire import PackedBatch, PreferenceTuple, WeightManifest
 from learner.worker import LearnerWorker
 from tests.learner.learner_builders import tuples_for
 
@@ -43,11 +43,16 @@ def batches(config: RunConfig, count: int) -> list[list[PreferenceTuple]]:
     return [tuples_for(config.objective, 7, seed=seed, corpus=True) for seed in range(count)]
 
 
+def whole(batch: PackedBatch) -> tuple[list[tuple[int, int]], PackedBatch]:
+    """Return what a rank is told that is to learn from one batch as it is."""
+    return [(0, place) for place in range(len(batch))], batch
+
+
 def learn(worker: LearnerWorker, config: RunConfig, steps: int) -> list[float]:
     """Make some steps; return the loss and the gradient norm of each, one after the other."""
     values = []
     for batch in batches(config, steps):
-        values.append(worker.forward_backward(pack(batch))["loss"])
+        values.append(worker.forward_backward(*whole(pack(batch)))["loss"])
         values.append(worker.optim_step()["grad_norm"])
     return values
 

@@ -33,6 +33,7 @@ from tests.learner.ranks import (
     learned_by_ranks,
     received,
     started_worker,
+    whole,
 )
 from tests.learner.torch_engine import TorchEngine
 
@@ -230,7 +231,7 @@ def test_non_finite_gradients_stop_before_the_weights(model: str) -> None:
     parameter = worker.engine.scorer.head.weight
     before = parameter.detach().clone()
     score = worker.engine.scorer.head.register_forward_hook(_overflow_the_gradient)
-    statistics = worker.forward_backward(pack(preference_tuples(2, corpus=True)))
+    statistics = worker.forward_backward(*whole(pack(preference_tuples(2, corpus=True))))
     score.remove()
     assert statistics["nonfinite"] == 0  # the loss itself looks fine
     with pytest.raises(NonFiniteError, match="a gradient became NaN or infinite at learner step 0"):
@@ -245,7 +246,7 @@ def test_a_non_finite_loss_stops_before_the_weights(model: str) -> None:
     response = tuples[0].student_response
     assert response is not None and response.teacher_logprobs_T is not None
     response.teacher_logprobs_T[0] = float("nan")
-    assert worker.forward_backward(pack(tuples))["nonfinite"] > 0
+    assert worker.forward_backward(*whole(pack(tuples)))["nonfinite"] > 0
     with pytest.raises(NonFiniteError, match="the loss became NaN"):
         worker.optim_step()
     assert worker.step == 0
@@ -264,13 +265,13 @@ def test_a_batch_that_is_given_up_leaves_no_trace(learner: dict[str, Any], model
     worker = started_worker(config(**learner), model)
     found = learn(worker, config(), 1)
     score = worker.engine.scorer.head.register_forward_hook(_overflow_the_gradient)
-    worker.forward_backward(pack(preference_tuples(5, corpus=True)))
+    worker.forward_backward(*whole(pack(preference_tuples(5, corpus=True))))
     score.remove()
     with pytest.raises(NonFiniteError):
         worker.optim_step()
     worker.discard()
     second = batches(config(), 2)[1]
-    found.append(worker.forward_backward(pack(second))["loss"])
+    found.append(worker.forward_backward(*whole(pack(second)))["loss"])
     found.append(worker.optim_step()["grad_norm"])
     assert found == expected and worker.step == 2
     worker.close()

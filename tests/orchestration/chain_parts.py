@@ -18,6 +18,7 @@ from configs.packing import unpack
 from configs.wire import (
     Draw,
     PackedTuple,
+    Parcel,
     PreferenceTuple,
     Prompt,
     Response,
@@ -49,13 +50,15 @@ class ChainLearner:
     def start(self, address: str, port: int) -> None:
         """Nobody to meet."""
 
-    def forward_backward(self, packed: list[PackedTuple]) -> dict[str, float]:
+    def forward_backward(
+        self, places: list[tuple[int, int]], *batches: list[PackedTuple]
+    ) -> dict[str, float]:
         failpoint("learner.forward")
         assert not self._batch, "a gradient is there already"
-        self._batch = unpack(packed)
+        self._batch = unpack(batches[which][place] for which, place in places)
         time.sleep(self.seconds)
         failpoint("learner.gradient")
-        return {"tokens": 6.0 * len(packed), "response_length_student": 3.0}
+        return {"tokens": 6.0 * len(places), "response_length_student": 3.0}
 
     def optim_step(self) -> dict[str, float]:
         links = [self.digest, *(_link(pair) for pair in self._batch)]
@@ -152,7 +155,7 @@ class ChainTeacher(FakeTeacher):
         answers: list[Response],
         drawn: list[Trajectory],
         offline: list[Trajectory],
-    ) -> list[PackedTuple]:
+    ) -> Parcel:
         failpoint("teacher.judge")
         tuples = super().judge(prompts, answers, drawn, offline)
         failpoint("teacher.judged")

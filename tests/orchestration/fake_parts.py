@@ -13,6 +13,7 @@ from configs.packing import pack, unpack
 from configs.wire import (
     Draw,
     PackedTuple,
+    Parcel,
     PreferenceTuple,
     Prompt,
     Response,
@@ -148,7 +149,7 @@ class FakeTeacher:
         answers: list[Response],
         drawn: list[Trajectory],
         offline: list[Trajectory],
-    ) -> list[PackedTuple]:
+    ) -> Parcel:
         _refuse(prompts, self.balks)
         by_uid = {trajectory.prompt.uid: trajectory for trajectory in (*drawn, *offline)}
         given = iter(answers)
@@ -160,7 +161,7 @@ class FakeTeacher:
                 next(given) if pairs or prompt.uid not in by_uid else None,
             )
             for prompt in prompts
-        )
+        ).parcel()
 
     def _join(
         self, prompt: Prompt, drawn: Trajectory | None, answer: Response | None
@@ -187,13 +188,13 @@ def _scored(drawn: Response, score: float) -> Response:
 class FakeReference:
     """Scores by the initial student, as a constant."""
 
-    def annotate(self, packed: list[PackedTuple]) -> list[PackedTuple]:
+    def annotate(self, packed: list[PackedTuple]) -> Parcel:
         annotated = []
         for pair in unpack(packed):
             assert pair.student_response is not None
             answer = replace(pair.student_response, score=0.25)
             annotated.append(replace(pair, student_response=answer))
-        return pack(annotated)
+        return pack(annotated).parcel()
 
 
 class FakeLearner:
@@ -208,9 +209,11 @@ class FakeLearner:
     def discard(self) -> None:
         self.discarded += 1
 
-    def forward_backward(self, packed: list[PackedTuple]) -> dict[str, float]:
+    def forward_backward(
+        self, places: list[tuple[int, int]], *batches: list[PackedTuple]
+    ) -> dict[str, float]:
         time.sleep(self.seconds)
-        tuples = unpack(packed)
+        tuples = unpack(batches[which][place] for which, place in places)
         self.batches.append(tuples)
         return {"loss": 0.5, "tokens": 6.0 * len(tuples), "response_length_student": 3.0}
 

@@ -1,9 +1,11 @@
 """Tuples of known size, and a clock that stands still."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from configs.packing import pack
-from configs.wire import PackedTuple, PreferenceTuple, Prompt, Response, Uid
+from configs.wire import PreferenceTuple, Prompt, Response, TupleHead, Uid
 
 BYTES = 240 + 8 + 2 * 16
 """Of one pair(): a header; two prompt ids; three response ids and log-probabilities, each with what
@@ -34,17 +36,17 @@ def whole_pair(ordinal: int, version: int = 0, tokens: int = 3) -> PreferenceTup
     )
 
 
-def pair(ordinal: int, version: int = 0, tokens: int = 3) -> PackedTuple:
-    return pack([whole_pair(ordinal, version, tokens)])[0]
+def pair(ordinal: int, version: int = 0, tokens: int = 3) -> TupleHead:
+    return pack([whole_pair(ordinal, version, tokens)])[0].head
 
 
-def pairs(*ordinals: int, version: int = 0) -> list[PackedTuple]:
+def pairs(*ordinals: int, version: int = 0) -> list[TupleHead]:
     return [pair(ordinal, version) for ordinal in ordinals]
 
 
-def gold(ordinal: int) -> PackedTuple:
-    return pack([PreferenceTuple(prompt=whole_pair(ordinal).prompt)])[0]
+def gold(ordinal: int) -> TupleHead:
+    return pack([PreferenceTuple(prompt=whole_pair(ordinal).prompt)])[0].head
 
 
-def ordinals(tuples: list[PackedTuple]) -> list[int]:
-    return [one.uid.ordinal for one in tuples]
+def ordinals(uids: Sequence[Uid]) -> list[int]:
+    return [one.ordinal for one in uids]

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from configs.errors import WeightSyncError
-from configs.wire import Draw, PackedTuple, Prompt, WeightProbe, WeightProof, WeightReceipt
+from configs.wire import Draw, Prompt, TupleHead, WeightProbe, WeightProof, WeightReceipt
 from orchestration import weight_sync
 from orchestration.learner_group import LearnerGroup
 from orchestration.replay import PutResult, ReplayQueue
@@ -46,9 +47,9 @@ class WatchedLearner(FakeLearner):
         self.learned: list[tuple[float, float]] = []
         self.published: list[int] = []
 
-    def forward_backward(self, packed: Any) -> dict[str, float]:
+    def forward_backward(self, *batch: Any) -> dict[str, float]:
         began = time.monotonic()
-        statistics = super().forward_backward(packed)
+        statistics = super().forward_backward(*batch)
         self.learned.append((began, time.monotonic()))
         return statistics
 
@@ -215,7 +216,7 @@ class WatchedQueue(ReplayQueue):
 
     came: ClassVar[dict[int | None, float]] = {}
 
-    async def put(self, tuples: list[PackedTuple]) -> PutResult:
+    async def put(self, tuples: Sequence[TupleHead]) -> PutResult:
         for pair in tuples:
             self.came.setdefault(pair.weight_version, time.monotonic())
         return await super().put(tuples)

@@ -7,6 +7,7 @@ import pytest
 
 from configs.load import load
 from orchestration.learner_group import LearnerGroup
+from orchestration.payloads import Picked
 from orchestration.ray_auth import settle_authentication
 
 SIZE = 1 << 20
@@ -26,7 +27,7 @@ class Lender:
     def probe(self, published: object) -> None:
         """Nothing to prove here."""
 
-    def forward_backward(self, batch: None) -> dict[str, float]:
+    def forward_backward(self, places: list[tuple[int, int]]) -> dict[str, float]:
         return {}
 
     def optim_step(self) -> dict[str, float]:
@@ -48,7 +49,7 @@ def test_weights_are_lent_where_ray_copies_them_and_nowhere_else(local: bool, le
         learner = LearnerGroup([role])
         (manifest, parts), _ = learner.publish_weights()
         for _ in range(3):
-            await learner.learn(None)
+            await learner.learn(Picked([], []))
         try:
             return await role.fetch(manifest), await role.fetch(parts)
         finally:

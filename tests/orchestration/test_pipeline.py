@@ -12,7 +12,7 @@ import pytest
 
 from configs.errors import DependencyError, NonFiniteError, WeightSyncError
 from configs.run import RunConfig
-from configs.wire import Draw, PackedTuple, Prompt, Response, Uid
+from configs.wire import Draw, Parcel, Prompt, Response, Uid
 from orchestration.learner_group import LearnerGroup
 from orchestration.ledger import Ledger, read_events
 from orchestration.local import LocalRole
@@ -446,7 +446,7 @@ class LateTeacher(FakeTeacher):
         super().__init__()
         self.ordinal = ordinal
 
-    def judge(self, prompts: list[Prompt], *rest: Any) -> list[PackedTuple]:
+    def judge(self, prompts: list[Prompt], *rest: Any) -> Parcel:
         judged = super().judge(prompts, *rest)
         if any(prompt.uid.ordinal == self.ordinal for prompt in prompts):
             self.balks = {self.ordinal}
@@ -563,6 +563,50 @@ def test_a_dead_sampler_is_not_asked_while_there_is_another(tmp_path):
     asyncio.run(rig.run())
     assert 1 <= dead.refused <= 2, "those that it had been given"
     assert rig.ledger.balance().in_flight == 0
+
+
+class Forgetful(FakeLearner):
+    """Finds now and then that a batch's contents are gone."""
+
+    def __init__(self, *, loses: Sequence[int]) -> None:
+        super().__init__()
+        self.loses, self.asked = set(loses), 0
+
+    def forward_backward(self, *batch: Any) -> dict[str, float]:
+        self.asked += 1
+        if self.asked in self.loses:
+            raise AnswerLost("what teacher-0 made lay on a machine that is gone")
+        return super().forward_backward(*batch)
+
+
+@pytest.mark.parametrize("lag", [0, 2])
+def test_tuples_whose_contents_are_lost_are_made_again_and_learned_from_once(tmp_path, lag):
+    rig = Rig(tmp_path, steps=6, lag=lag, learner=Forgetful(loses=[2, 3, 6]))
+    rig.supervisor.mend = lambda death: None
+    pipeline = asyncio.run(rig.run())
+    assert sorted(chain.from_iterable(rig.learned())) == list(range(24))
+    balance = rig.ledger.balance()
+    assert (balance.issued, balance.consumed, balance.in_flight) == (24, 24, 0)
+    assert rig.noted("reissued") and max(rig.recorder.lags) <= lag
+    assert len(pipeline._payloads) == 0, "nothing is kept of what is learned from"
+
+
+def test_a_stale_pair_whose_contents_are_lost_is_made_anew(tmp_path, monkeypatch):
+    rig = Rig(tmp_path, steps=3, samplers=[FakeSampler(stale_at=2)])
+    rig.supervisor.mend = lambda death: None
+    fetch, lost = Pipeline._fetch, []
+
+    async def fails_once(pipeline: Pipeline, uids: Sequence[Uid]) -> Any:
+        if not lost:
+            lost.extend(uids)
+            raise AnswerLost("what teacher-0 made lay on a machine that is gone")
+        return await fetch(pipeline, uids)
+
+    monkeypatch.setattr(Pipeline, "_fetch", fails_once)
+    asyncio.run(rig.run())
+    assert [uid.ordinal for uid in lost] == [4, 5, 6, 7]
+    assert rig.noted("reissued") == [["0/4/0", "0/5/0", "0/6/0", "0/7/0"]]
+    assert sorted(chain.from_iterable(rig.learned())) == list(range(12))
 
 
 def test_samplers_that_are_alike_draw_alike(tmp_path):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from configs.replay import ReplayConfig
-from configs.wire import PackedTuple, Uid
+from configs.wire import TupleHead, Uid
 from orchestration.replay import Lease, ReplayQueue
 from tests.orchestration.replay_builders import Clock, pair
 
@@ -35,6 +35,7 @@ class ReplayMachine(RuleBasedStateMachine):
         self.leases: dict[str, Lease] = {}  # every lease ever given, so that acks can be late
         self.live: dict[str, float] = {}  # lease → deadline, by the model's own account
         self.released: set[str] = set()
+        self.stale: set[Uid] = set()
         self.taken: set[Uid] = set()
         self.acked: list[Uid] = []
         self.dropped: list[Uid] = []
@@ -48,7 +49,7 @@ class ReplayMachine(RuleBasedStateMachine):
             task.result()
             self.seen |= self.putting.pop(task)
 
-    def start_put(self, tuples: list[PackedTuple]) -> None:
+    def start_put(self, tuples: list[TupleHead]) -> None:
         uids = {one.uid for one in tuples}
         self.offered |= uids
         self.putting[self.loop.create_task(self.queue.put(tuples))] = uids
@@ -88,15 +89,16 @@ class ReplayMachine(RuleBasedStateMachine):
     def lease(self, count: int) -> None:
         self.expire()
         before = set(self.live_uids())
-        lease, tuples = self.wait(self.queue.lease(count, self.version, 0.0))
-        assert [one.uid for one in tuples] == list(lease.uids) == sorted(set(lease.uids))
-        assert len(tuples) in (0, count)
+        lease = self.wait(self.queue.lease(count, self.version, 0.0))
+        assert list(lease.uids) == sorted(set(lease.uids))
+        assert len(lease.uids) in (0, count)
         assert not before & set(lease.uids), "a uid is in two live leases"
         assert not self.finished() & set(lease.uids), "a finished uid is delivered"
-        for one, lag in zip(tuples, lease.lags, strict=True):
-            assert one.weight_version is not None
-            assert lag == self.version - one.weight_version
+        for version, lag in zip(lease.weight_versions, lease.lags, strict=True):
+            assert version is not None
+            assert lag == self.version - version
             assert 0 <= lag <= MAX_LAG
+        self.stale.update(lease.stale)
         if lease.uids:
             assert lease.id not in self.leases
             self.leases[lease.id] = lease
@@ -137,6 +139,18 @@ class ReplayMachine(RuleBasedStateMachine):
         self.wait(self.queue.release(name))
         self.settle()
 
+    @precondition(lambda self: self.live)
+    @rule(data=st.data())
+    def lose_what_is_in_a_live_lease(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(list(self.live)))
+        lost = set(self.leases[name].uids) - self.finished()
+        self.wait(self.queue.forget(lost))
+        del self.live[name]
+        self.released.add(name)
+        for known in (self.seen, *self.putting.values()):
+            known.difference_update(lost)
+        self.settle()
+
     @rule(seconds=st.sampled_from([LEASE_SECONDS / 3, LEASE_SECONDS]))
     def let_time_pass(self, seconds: float) -> None:
         self.clock.now += seconds
@@ -150,11 +164,10 @@ class ReplayMachine(RuleBasedStateMachine):
     def take_stale(self, limit: int) -> None:
         taken = self.wait(self.queue.take_stale(limit))
         assert len(taken) <= limit
-        for one in taken:
-            assert one.uid not in self.finished() | set(self.live_uids())
-            assert one.weight_version is not None
-            assert self.version - one.weight_version > MAX_LAG
-            self.taken.add(one.uid)
+        for uid in taken:
+            assert uid not in self.finished() | set(self.live_uids())
+            assert uid in self.stale, "no lease has told of it"
+        self.taken.update(taken)
         self.settle()
 
     @precondition(lambda self: self.taken and len(self.putting) < 3)
@@ -208,10 +221,10 @@ class ReplayMachine(RuleBasedStateMachine):
         self.loop.close()
 
     def learn_from_what_is_there(self) -> bool:
-        lease, _ = self.wait(self.queue.lease(1, self.version, 0.0))
+        lease = self.wait(self.queue.lease(1, self.version, 0.0))
         self.acked += self.wait(self.queue.ack(lease.id, self.version)) if lease.uids else []
         for one in self.wait(self.queue.take_stale(100)):
-            self.start_put([pair(one.uid.ordinal, self.version)])
+            self.start_put([pair(one.ordinal, self.version)])
         self.settle()
         return lease.exhausted
 
