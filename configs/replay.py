@@ -20,7 +20,7 @@ class ReplayConfig(Section):
     max_tuples: int = Field(default=4096, ge=1)
     """Most tuples held, leased ones included; full means that producers wait."""
     max_bytes: int = Field(default=1 << 30, ge=1024)
-    """Most bytes held; full means that producers wait."""
+    """Most bytes that the tuples held take where they were made; full means that producers wait."""
     max_dropped: int = Field(default=256, ge=0)
     """Uses of prompts that a run may give up before it fails, its teacher or data being wrong."""
     lease_seconds: float = Field(default=600.0, gt=0)
