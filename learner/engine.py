@@ -196,10 +196,13 @@ class DeepSpeedEngine:
         return named.items()
 
     def _watch_gradients(self) -> None:
-        """Notice non-finite gradients before they reach the optimizer, at every ZeRO stage."""
+        """Notice non-finite gradients before they reach the optimizer, at every ZeRO stage.
+
+        A sum is none, or infinite, where one of its terms is, and is one pass over memory.
+        """
 
         def watch(gradient: Tensor) -> None:
-            self._nonfinite |= ~gradient.isfinite().all()
+            self._nonfinite |= ~gradient.sum(dtype=torch.float32).isfinite()
 
         for parameter in self.scorer.parameters():
             parameter.register_hook(watch)
