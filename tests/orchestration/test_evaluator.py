@@ -10,7 +10,7 @@ import pytest
 
 from configs.evaluation import EvaluationConfig
 from configs.sampling import Sampling
-from configs.wire import Prompt, Response, Trajectory
+from configs.wire import Draw, Prompt, Response, Trajectory
 from orchestration.evaluator import Evaluator
 from orchestration.local import LocalRole
 from orchestration.prompt_scores import PromptScores, read_scores
@@ -33,11 +33,12 @@ class Sampler:
     def __init__(self) -> None:
         self.uids: list[Any] = []
 
-    def generate(self, prompts: list[Prompt], sampling: Sampling) -> list[Trajectory]:
+    def generate(self, prompts: list[Prompt], sampling: Sampling) -> Draw:
         self.uids += [p.uid for p in prompts]
         ids = (4, 5, 2) if sampling.temperature == 0 else (4, 2)
         drawn = response(*ids, behaviour=-1.0)
-        return [Trajectory(prompt=p, response=drawn, weight_version=0) for p in prompts]
+        drawn_by_prompt = [Trajectory(prompt=p, response=drawn, weight_version=0) for p in prompts]
+        return Draw(drawn_by_prompt, None)
 
 
 class Teacher:
