@@ -43,8 +43,8 @@ def calibrate(
 def calibrations(config: RunConfig) -> dict[str, RunConfig]:
     """Return the runs that tell the costs, with one part of each kind.
 
-    In lockstep with a whole and with half a batch a call; then overlapped, with one sampler and
-    with two, which tell how parts slow each other.
+    In lockstep with a whole and with half a batch a call; then overlapped, and in lockstep with two
+    samplers that draw at the same time, which tell how parts slow each other.
     """
     batch = config.learner.batch_size
     half = max(1, batch // 2)
@@ -52,7 +52,7 @@ def calibrations(config: RunConfig) -> dict[str, RunConfig]:
         "whole": _short(config, batch),
         "half": _short(config, half),
         "overlapped": _short(config, batch, lag=1),
-        "abreast": _short(config, half, lag=1, samplers=2),
+        "abreast": _short(config, half, samplers=2),
     }
 
 

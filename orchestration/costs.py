@@ -62,6 +62,8 @@ class Costs:
     that are not named."""
     driver: float = 0.0
     """The driver's own core, a call."""
+    step: float = 0.0
+    """The driver's own core, a step, besides: its books, what it shows."""
     queue: float = 0.0
     """The queue's own core, an operation."""
     crowding: float = 0.0

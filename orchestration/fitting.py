@@ -29,7 +29,7 @@ def fit(
     crowding.
     """
     costs = _of_calls(kinds["whole"], seen)
-    costs = replace(costs, **_of_driver(kinds["whole"], seen["whole"], costs))
+    costs = replace(costs, **_of_driver(kinds, seen, costs))
     costs = replace(costs, latency=_latency(kinds, seen, costs))
     return replace(costs, crowding=_crowding(kinds, seen, costs, cores))
 
@@ -108,10 +108,18 @@ def _of_calls(whole: RunConfig, seen: Mapping[str, Sequence[Measured]]) -> Costs
     )
 
 
-def _of_driver(whole: RunConfig, seen: Sequence[Measured], costs: Costs) -> dict[str, float]:
-    """Return what the driver does for a call; the queue's process does as much for an operation."""
-    spent = statistics.median(
-        run.summary["throughput"]["driver_thread_seconds_per_step"] for run in seen
-    )
-    call = spent / simulate(whole, costs, cores=APART, steps=4).driver_calls
-    return {"driver": call, "queue": call}
+def _of_driver(
+    kinds: Mapping[str, RunConfig], seen: Mapping[str, Sequence[Measured]], costs: Costs
+) -> dict[str, float]:
+    """Return what the driver does for a call and for a step: runs differ in calls a step.
+
+    The queue's process does as much for an operation as the driver for a call.
+    """
+    spent = {}
+    for kind in ("whole", "half"):
+        calls = simulate(kinds[kind], costs, cores=APART, steps=4).driver_calls
+        spent[round(calls)] = statistics.median(
+            run.summary["throughput"]["driver_thread_seconds_per_step"] for run in seen[kind]
+        )
+    line = Linear.through(spent)
+    return {"driver": line.each, "queue": line.each, "step": line.fixed}

@@ -74,10 +74,10 @@ class Line:
     served: int = 0
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def serve(self, seconds: float) -> None:
-        """Wait for one's turn, and for one's own service."""
+    async def serve(self, seconds: float, calls: int = 1) -> None:
+        """Wait for one's turn, and for one's own service, which counts as so many ``calls``."""
         self.busy_seconds += seconds
-        self.served += 1
+        self.served += calls
         async with self._turn:
             if self.cores:
                 await self.cores.work(seconds)

@@ -101,7 +101,7 @@ def _without_stops(config: RunConfig, steps: int) -> RunConfig:
 
 
 async def _run(config: RunConfig, world: World, ledger_path: Path) -> dict[str, Any]:
-    recorder = SimulatedRecorder()
+    recorder = SimulatedRecorder(world)
     with Ledger(ledger_path) as ledger:
         parts = _parts(config, world, ledger, recorder)
         await parts.sync.push()

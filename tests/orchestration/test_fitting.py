@@ -23,6 +23,7 @@ TRUE = Costs.from_dict(
         "respond": [0.01, 0.001],
         "learn": 0.01,
         "publish": 0.01,
+        "probe": 0.006,
         "load": 0.04,
         "latency": {
             "generate": [0.004, 0.0002],
@@ -31,9 +32,11 @@ TRUE = Costs.from_dict(
             "forward_backward": [0.007, 0.0002],
             "optim_step": 0.0015,
             "publish_weights": 0.002,
+            "probe": 0.001,
             "load_weights": 0.003,
         },
         "driver": 0.001,
+        "step": 0.004,
         "queue": 0.001,
         "crowding": 0.12,
         "weight_bytes": 1000,
@@ -77,6 +80,8 @@ def test_costs_are_found_again(tmp_path):
     for line in ("generate", "judge", "respond", "learn"):
         assert getattr(found, line) == pytest.approx(getattr(TRUE, line), rel=0.1, abs=2e-3), line
     assert found.driver == pytest.approx(TRUE.driver, rel=0.1)
+    assert found.step == pytest.approx(TRUE.step, rel=0.1)
+    assert found.probe == pytest.approx(TRUE.probe, rel=0.1)
     assert found.crowding == pytest.approx(TRUE.crowding, abs=0.03)
     assert found.weight_bytes == 1000
     for method, line in TRUE.latency.items():

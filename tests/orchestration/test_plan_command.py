@@ -42,7 +42,7 @@ def test_the_table_of_scale_has_a_row_for_each_number_and_says_what_ends_it(
     rows = [line.split("│")[1:-1] for line in said.splitlines() if line.startswith("│")]
     assert [row[0].strip() for row in rows[-7:-4]] == ["1", "4", "16"]
     laws = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows[-4:]}
-    assert laws["driver"][:2] == ["0.12 + 0.1 N", "0.0% at most"], "5 calls a sampler, and 6"
+    assert laws["driver"][:2] == ["0.14 + 0.1 N", "0.0% at most"], "5 calls a sampler, and 7"
     assert laws["weights"] == ["0 + 0 N", "0.0% at most", "never"]
     assert "first ends the driver: with " in said
 
