@@ -5,7 +5,7 @@ import pytest
 from configs.load import load
 from configs.models import MakeModel
 from orchestration.outline import describe, parameters
-from orchestration.table import result_table
+from orchestration.table import pushes_in_words, result_table
 
 SUMMARY = {
     "recipe": "tiny",
@@ -13,7 +13,7 @@ SUMMARY = {
     "eval": {"before": {"rouge_l": 10.04, "reverse_kl_nats": 2.0}, "after": {"rouge_l": 20.0}},
     "ledger": {"issued": 12, "consumed": 11, "in_flight": 0, "dropped": {"nonfinite": 1}},
     "throughput": {"pairs_per_second": 4.25},
-    "weight_sync": {"count": 4},
+    "weight_sync": {"count": 4, "proved": 4, "verified": True},
     "time": {
         "sampler": {
             "wall_seconds": 8.0,
@@ -71,3 +71,16 @@ def test_the_plan_says_on_policy_only_of_the_student_s_own_distribution(
     plan = describe(load("quickstart", overrides))
     assert said in plan
     assert ("on-policy" in plan) == (not sampling)
+
+
+@pytest.mark.parametrize(
+    ("proved", "verified", "words"),
+    [
+        (4, True, "4, every one proved"),
+        (3, True, "4, 3 proved and 1 replaced before anybody drew with them"),
+        (3, False, "4, 3 proved, NOT the last"),
+    ],
+)
+def test_pushes_are_said_to_be_proved_as_far_as_they_are(proved: int, verified: bool, words: str):
+    pushes = {"count": 4, "proved": proved, "verified": verified}
+    assert pushes_in_words(pushes) == words
