@@ -153,8 +153,9 @@ class Trajectory:
 class PreferenceTuple:
     """What the learner consumes: (x, y_t, y_s, log-probabilities).
 
-    Made by ``TeacherServer.judge`` (or of a prompt alone for objectives that learn from the
-    gold response); held by the replay queue as a ``PackedTuple``; consumed by ``LearnerWorker``.
+    Made by ``TeacherServer.judge`` (or of a prompt alone for objectives that learn from the gold
+    response). Its head is held by the replay queue; what is in it stays with the maker, as a
+    ``PackedTuple``, until ``LearnerWorker`` consumes it.
     """
 
     prompt: Prompt

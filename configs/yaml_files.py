@@ -66,6 +66,8 @@ def read_yaml(kind: str, path: Path) -> Any:
         raise ConfigError(
             f"{kind} {path}, line {line}: not UTF-8 (byte 0x{byte:02x}); save it as UTF-8"
         ) from None
+    except FileNotFoundError:
+        raise ConfigError(f"{kind} {path} does not exist") from None
     except OSError as error:
         raise ConfigError(
             f"{kind} {path} cannot be read ({error.strerror}); see its permissions"

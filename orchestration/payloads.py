@@ -28,6 +28,11 @@ class Payloads:
     def __len__(self) -> int:
         return len(self._found)
 
+    @property
+    def uids(self) -> set[Uid]:
+        """All that it knows."""
+        return set(self._found)
+
     def add(self, uids: Sequence[Uid], batch: Any) -> None:
         """Remember where tuples are, which ``batch`` has in this order.
 
@@ -51,6 +56,10 @@ class Payloads:
     def withdraw(self, uids: Iterable[Uid], batch: Any) -> None:
         """Take an ``add`` back: ``batch`` could not be made."""
         self.forget(uid for uid in uids if self._found.get(uid, (None, 0))[0] is batch)
+
+    def clear(self) -> None:
+        """Let go of everything."""
+        self._found.clear()
 
     def forget(self, uids: Iterable[Uid]) -> None:
         """Let go of tuples that are learned from or given up; a batch goes with its last one."""

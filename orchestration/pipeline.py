@@ -110,6 +110,8 @@ class Pipeline:
     """The step under way; it is never cut off from the ledger."""
     _dead: Counter[str] = field(default_factory=Counter)
     """Parts that are being mended, and how many loops wait for each."""
+    _lost: set[Uid] = field(default_factory=set)
+    """Made before the last loss of contents: where these are gone, too, it is the same one."""
     _makers: int = 0
     """Made so far."""
     _skipped: int = 0
@@ -168,6 +170,7 @@ class Pipeline:
         if self._learning:
             await asyncio.gather(self._learning, return_exceptions=True)
         await self._hand_over.settle()
+        self._payloads.clear()  # another pipeline has them made again
 
     def _start_producers(self) -> None:
         """Start the loops that are missing."""
@@ -436,7 +439,10 @@ class Pipeline:
 
     async def _make_again(self, uids: Sequence[Uid], loss: AnswerLost) -> None:
         """Have tuples made anew whose contents went with the machine that they lay on."""
-        await self.parts.supervisor.revive(loss)
+        if self._lost.isdisjoint(uids):
+            self._lost = self._payloads.uids
+            await self.parts.supervisor.revive(loss)
+        self._lost.difference_update(uids)
         await self.parts.queue.call("forget", list(uids))
         self._payloads.forget(uids)
         self._again.extend(uids)

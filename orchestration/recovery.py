@@ -32,7 +32,8 @@ class Recovery:
     """Makes the pipeline that goes on behind a step."""
 
     async def after(self, death: RoleDied, broken: Pipeline) -> Pipeline:
-        """Bring the run back to where it is whole.
+        """Bring the run back to where it is whole; also where the part died in an evaluation, for
+        which the samplers held other weights.
 
         Raises RoleError when the part does not come back.
         """
@@ -41,7 +42,6 @@ class Recovery:
             await self.supervisor.bring_back("learner", death, self._new_learner)
         elif death.role.startswith("queue"):
             await self.supervisor.bring_back("queue", death, self._new_queue)
-            # It may have died in an evaluation, for which the samplers held other weights.
             await self.supervisor.persist(self.sync.bring_back)
         else:
             raise death
@@ -64,6 +64,8 @@ class Recovery:
         await self._new_queue()
         if self.config.push_every is not None and self.roles.samplers:
             await self.supervisor.persist(lambda: self.sync.push(going_back=True))
+        else:
+            await self.supervisor.persist(self.sync.bring_back)
 
     @property
     def _patience(self) -> float:

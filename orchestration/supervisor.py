@@ -115,7 +115,10 @@ class Supervisor:
     async def _ask_again(self, loss: AnswerLost) -> None:
         self._tries[loss.role] += 1
         if self._tries[loss.role] > self.config.max_restarts:
-            raise loss
+            raise RoleError(
+                f"{loss}. Answers were lost more than {self.config.max_restarts} times, as often "
+                "as supervision.max_restarts allows; look at the machines that left the cluster"
+            ) from None
         self.announce(f"{loss}. Asking again")
         await asyncio.sleep(self.config.backoff_seconds)
 

@@ -591,6 +591,36 @@ def test_tuples_whose_contents_are_lost_are_made_again_and_learned_from_once(tmp
     assert len(pipeline._payloads) == 0, "nothing is kept of what is learned from"
 
 
+def test_one_machine_that_is_lost_is_one_loss_however_many_batches_lay_there(tmp_path):
+    """Each restart is counted, and a run has few."""
+    rig = Rig(tmp_path, steps=20, lag=8, learner=LosesAllOnce(at=6))
+    rig.supervisor.mend = lambda death: None
+    asyncio.run(rig.run())
+    assert len(rig.noted("reissued")) > 5, "batches that lay there"
+    assert rig.supervisor.deaths == ["answer"]
+    assert sorted(chain.from_iterable(rig.learned())) == list(range(80))
+
+
+class LosesAllOnce(FakeLearner):
+    """From its ``at``-th batch on it misses every tuple that was made before that."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__(seconds=0.01)
+        self.at, self.asked = at, 0
+        self.gone: set[int] = set()
+
+    def forward_backward(self, places: Any, *batches: Any) -> dict[str, float]:
+        self.asked += 1
+        if self.asked == self.at:
+            first = min(pair.uid.ordinal for batch in batches for pair in batch)
+            self.gone = set(range(first, first + 32))
+        batch = {batches[which][place].uid.ordinal for which, place in places}
+        if lost := batch & self.gone:
+            self.gone -= lost
+            raise AnswerLost("what teacher-0 made lay on a machine that is gone")
+        return super().forward_backward(places, *batches)
+
+
 def test_a_stale_pair_whose_contents_are_lost_is_made_anew(tmp_path, monkeypatch):
     rig = Rig(tmp_path, steps=3, samplers=[FakeSampler(stale_at=2)])
     rig.supervisor.mend = lambda death: None
