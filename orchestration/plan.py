@@ -30,7 +30,8 @@ costs, in seconds, as --costs takes them (JSON or YAML): generate, respond, judg
 number a prompt or as [fixed, each]; latency, from a call to its beginning, a number or by method;
 publish, probe, load, driver (a call), step and queue as numbers; all_reduce, one copy of the
 gradients from a learner rank to the next; crowding, the share of its speed that a core loses when
-all of its machine work; weight_bytes and bandwidth (bytes a second), where samplers are on other machines.
+all of its machine work; weight_bytes and bandwidth (bytes a second), where samplers are on other
+machines.
 """
 
 
