@@ -61,7 +61,7 @@ def test_the_costs_of_the_documents_can_be_planned_with(name, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--costs", "nowhere.yaml"], "nowhere.yaml cannot be read"),
+        (["--costs", "nowhere.yaml"], "nowhere.yaml does not exist"),
         (["seqkd", "--costs", "{costs}"], "draws no student responses"),
         (["--costs", "{list}"], "holds no mapping"),
         (["--costs", "{costs}", "learner.stps=3"], "learner.steps"),
