@@ -253,9 +253,9 @@ def _check_gold(config: "RunConfig") -> None:
 
 def _check_source(role: str, source: ModelSource) -> None:
     if (source.model is None) == (source.make is None):
-        state = "both" if source.model else "neither"
+        state = "both are" if source.model else "neither is"
         raise ValueError(
-            f"exactly one of {role}.model and {role}.make must be set, and {state} is; "
+            f"exactly one of {role}.model and {role}.make must be set, and {state}; "
             f"set {role}.model=FOLDER, with {role}.make=null where the recipe makes one"
         )
     if source.make and source.warm_start is None:

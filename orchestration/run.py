@@ -58,6 +58,7 @@ def _dry_run(config: RunConfig) -> int:
 
     say(dump(config))
     say(describe(config))
+    say("  not looked at: data, models, machine (python -m orchestration.doctor does)")
     return 0
 
 

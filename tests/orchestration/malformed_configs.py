@@ -217,7 +217,7 @@ CONFIGS = [
     of_override(
         "a model that is both loaded and made",
         "student.model=/models/small",
-        "exactly one of student.model and student.make must be set, and both is; set "
+        "exactly one of student.model and student.make must be set, and both are; set "
         "student.model=FOLDER, with student.make=null where the recipe makes one",
     ),
     Malformed(
