@@ -54,6 +54,7 @@ class StudentSampler:
         self._proof: WeightProof | None = None
         """Of the last push, once it is computed."""
         self._paused = 0.0
+        """When ``transfer`` began to bring weights, by ``time.monotonic``."""
         self.weight_version = 0
         """Version of the weights that arrived last."""
 

@@ -1,13 +1,16 @@
 """Where the contents of queued tuples lie: with whoever made them, until a learner fetches them.
 
 The queue knows tuples by their heads. What is in them travels once, from its maker to the learner,
-by references that this process hands on and never opens.
+by references that this process hands on, and opens only to have a stale pair redrawn.
 """
 
 from collections.abc import Iterable, Sequence
+from inspect import isawaitable
 from typing import Any, NamedTuple
 
-from configs.wire import Uid
+from configs.packing import unpack
+from configs.wire import PreferenceTuple, Uid
+from orchestration.roles import Role
 
 
 class Picked(NamedTuple):
@@ -52,6 +55,12 @@ class Payloads:
                 picked.batches.append(batch)
             picked.places.append((which[id(batch)], place))
         return picked
+
+    async def read(self, uids: Iterable[Uid], *, through: Role) -> list[PreferenceTuple]:
+        """Bring contents here, as nobody else does; raises as the role's ``fetch`` does."""
+        places, batches = self.pick(uids)
+        here = [await through.fetch(each) if isawaitable(each) else each for each in batches]
+        return unpack(here[which][place] for which, place in places)
 
     def withdraw(self, uids: Iterable[Uid], batch: Any) -> None:
         """Take an ``add`` back: ``batch`` could not be made."""

@@ -24,23 +24,23 @@ again. A dead learner or queue ends the loops; another pipeline then goes on (``
 """
 
 import asyncio
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import InitVar, dataclass, field
 from functools import partial
-from inspect import isawaitable
 from typing import Any, Protocol
 
 from actors.prompts import PromptSource
 from configs.errors import NonFiniteError, TeacherFailedError
 from configs.faults import failpoint
-from configs.packing import pack, unpack
+from configs.packing import pack
 from configs.run import RunConfig
 from configs.wire import PreferenceTuple, Prompt, Uid
 from orchestration.drops import Drops
 from orchestration.hand_over import HandOver, Step
 from orchestration.learner_group import LearnerGroup
 from orchestration.ledger import Ledger
+from orchestration.makers import Makers
 from orchestration.payloads import Payloads
 from orchestration.recorder import Recorder
 from orchestration.replay_state import Lease
@@ -99,6 +99,7 @@ class Pipeline:
     """In flight in the ledger, and nobody works on them: they are issued again, first."""
     _again: deque[Uid] = field(init=False)
     _payloads: Payloads = field(default_factory=Payloads)
+    _makers: Makers = field(init=False)
     _slots: Slots = field(init=False)
     _drops: Drops = field(init=False)
     _suspects: Suspects = field(init=False)
@@ -108,12 +109,8 @@ class Pipeline:
     """The loops that feed the queue, by number."""
     _learning: "asyncio.Task[Any] | None" = None
     """The step under way; it is never cut off from the ledger."""
-    _dead: Counter[str] = field(default_factory=Counter)
-    """Parts that are being mended, and how many loops wait for each."""
     _lost: set[Uid] = field(default_factory=set)
     """Made before the last loss of contents: where these are gone, too, it is the same one."""
-    _makers: int = 0
-    """Made so far."""
     _skipped: int = 0
     """Steps in a row that were skipped for a number that is none."""
     _stopped: asyncio.Event = field(default_factory=asyncio.Event)
@@ -125,6 +122,14 @@ class Pipeline:
         self._again = deque(sorted(unfinished))
         self._suspects = Suspects(self.config.supervision.poison_after)
         self._drawing.set()
+        self._makers = Makers(
+            config=self.config,
+            samplers=self.parts.samplers,
+            teachers=self.parts.teachers,
+            offline=self.parts.offline,
+            reference=self.parts.reference,
+            supervisor=self.parts.supervisor,
+        )
         batch = self.config.learner.batch_size
         self._slots = Slots(
             window=batch * (self.config.replay.max_policy_lag + 1),
@@ -195,27 +200,6 @@ class Pipeline:
         samplers = len(self.parts.samplers) if self.config.learns_from_student else 1
         return max(samplers, len(self.parts.teachers))
 
-    def _maker(self) -> TupleMaker:
-        """Return a maker of those parts that have the least to do."""
-        self._makers += 1
-        draws = self.config.learns_from_student
-        return TupleMaker(
-            config=self.config,
-            sampler=self._idlest(self.parts.samplers) if draws else None,
-            teacher=self._idlest(self.parts.teachers),
-            offline=self.parts.offline,
-            reference=self.parts.reference,
-        )
-
-    def _idlest(self, roles: Sequence[Role]) -> Role:
-        """Return the one that the fewest calls wait for; of several, each in its turn.
-
-        Nobody waits for a dead one: it is asked only where there is no other.
-        """
-        first = self._makers % len(roles)
-        order = (*roles[first:], *roles[:first])
-        return min(order, key=lambda role: (role.name in self._dead, role.clients))
-
     async def _sample_loop(self, index: int) -> None:
         """Have prompts drawn, answered and judged.
 
@@ -233,12 +217,12 @@ class Pipeline:
         groups = [prompts]
         while groups:
             group = groups.pop(0)
-            maker = self._maker()
+            maker = self._makers.next()
             try:
                 with maker.at_work():
                     await self._put_proved(maker, maker.make(group))
             except RoleDied as death:
-                await self._revive(death)
+                await self._makers.revive(death)
                 if isinstance(death, AnswerLost):  # nobody died over these prompts
                     groups.insert(0, group)
                     continue
@@ -249,13 +233,6 @@ class Pipeline:
                 await self._teacher_failed(failure)
                 rest = [prompt for prompt in group if prompt.uid not in failure.uids]
                 groups = [rest, *groups] if rest else groups
-
-    async def _revive(self, death: RoleDied) -> None:
-        self._dead[death.role] += 1
-        try:
-            await self.parts.supervisor.revive(death)
-        finally:
-            self._dead -= Counter([death.role])
 
     async def _gold_loop(self, _index: int) -> None:
         """Feed objectives that learn from the data's own responses: no sampler, no teacher."""
@@ -415,7 +392,7 @@ class Pipeline:
             return
         uids = await self.parts.queue.call("take_stale", count)
         try:
-            stale = await self._fetch(uids)
+            stale = await self._payloads.read(uids, through=self.parts.queue)
         except AnswerLost as loss:
             await self._make_again(uids, loss)
             return
@@ -429,14 +406,6 @@ class Pipeline:
                 await self._teacher_failed(failure)
                 stale = [pair for pair in stale if pair.uid not in failure.uids]
 
-    async def _fetch(self, uids: Sequence[Uid]) -> list[PreferenceTuple]:
-        places, batches = self._payloads.pick(uids)
-        here = [
-            await self.parts.queue.fetch(batch) if isawaitable(batch) else batch
-            for batch in batches
-        ]
-        return unpack(here[which][place] for which, place in places)
-
     async def _make_again(self, uids: Sequence[Uid], loss: AnswerLost) -> None:
         """Have tuples made anew whose contents went with the machine that they lay on."""
         if self._lost.isdisjoint(uids):
@@ -449,7 +418,7 @@ class Pipeline:
         await self._slots.dropped(len(uids))
 
     async def _remake(self, stale: Sequence[PreferenceTuple]) -> None:
-        maker = self._maker()
+        maker = self._makers.next()
         with maker.at_work():
             await self._put_proved(maker, maker.remake(stale))
 

@@ -145,7 +145,7 @@ class RayRole(Role):
         )
         # What coordinates stays beside the driver: no other machine's loss is then its own.
         self._strategy = _beside_the_driver() if asynchronous else place
-        self._told = not asynchronous
+        self._task_events = not asynchronous
         """Whether Ray keeps books of every call, which is a part of what small ones cost."""
         self._resources = resources
         self._environment = environment or {}
@@ -218,7 +218,7 @@ class RayRole(Role):
             num_gpus=self._resources.gpus,
             resources=self._resources.custom,
             scheduling_strategy=self._strategy,
-            enable_task_events=self._told,
+            enable_task_events=self._task_events,
             runtime_env={"env_vars": env},
         )
         actor = placed.remote(self._build, self.name, self._monitoring)

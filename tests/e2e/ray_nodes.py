@@ -7,9 +7,10 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import psutil
 
@@ -141,3 +142,16 @@ def free_ports(count: int) -> list[int]:
     for each in sockets:
         each.close()
     return ports
+
+
+@contextmanager
+def two_machines(
+    folder: Path, *, head: Mapping[str, Any], other: Mapping[str, Any]
+) -> "Iterator[tuple[RayNode, RayNode]]":
+    """A head and a node, each with custom resources, for as long as they are needed."""
+    with RayNode(folder / "head.log", **head) as first:
+        second = RayNode(folder / "node.log", joins=first, **other)
+        try:
+            yield first, second
+        finally:
+            second.kill()

@@ -7,7 +7,7 @@ import ray
 
 from configs.cluster import ClusterConfig, RoleResources
 from orchestration.launcher import RayLauncher
-from tests.e2e.ray_nodes import RayNode
+from tests.e2e.ray_nodes import two_machines
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -22,14 +22,10 @@ class Part:
 
 
 def test_samplers_are_spread_ranks_are_packed_and_places_are_given_back(tmp_path):
-    with RayNode(tmp_path / "head.log", seat=2) as head:
-        node = RayNode(tmp_path / "node.log", joins=head, seat=2)
-        try:
-            config = CLUSTER.model_copy(update={"address": head.address})
-            with RayLauncher(config, "test-places") as launcher:
-                samplers, ranks, free = asyncio.run(places(launcher))
-        finally:
-            node.__exit__()
+    with two_machines(tmp_path, head={"seat": 2}, other={"seat": 2}) as (head, _):
+        config = CLUSTER.model_copy(update={"address": head.address})
+        with RayLauncher(config, "test-places") as launcher:
+            samplers, ranks, free = asyncio.run(places(launcher))
     assert samplers == {"127.0.0.1", "127.0.0.2"}
     assert len(ranks) == 1
     assert free == 4, "what the ranks had is free again"

@@ -16,6 +16,7 @@ from configs.wire import Draw, Parcel, Prompt, Response, Uid
 from orchestration.learner_group import LearnerGroup
 from orchestration.ledger import Ledger, read_events
 from orchestration.local import LocalRole
+from orchestration.payloads import Payloads
 from orchestration.pipeline import Parts, Pipeline
 from orchestration.replay import ReplayQueue
 from orchestration.roles import AnswerLost, RoleDied
@@ -208,16 +209,16 @@ def test_lockstep_holds_with_several_samplers_that_share_a_batch(tmp_path):
 
 @pytest.mark.parametrize("lag", [0, 2])
 def test_samplers_join_and_leave_between_steps_and_nothing_is_lost(tmp_path, lag):
-    rig = Rig(tmp_path, steps=9, lag=lag)
+    rig = Rig(tmp_path, steps=13, lag=lag)
     newcomer = FakeSampler()
-    rig.joins, rig.leaves = {2: newcomer}, {6}
+    rig.joins, rig.leaves = {2: newcomer}, {10}
     asyncio.run(rig.run())
-    assert newcomer.pushes == [2, 3, 4, 5, 6], "given what the others hold, then every push"
-    assert newcomer.calls >= 2, "it draws"
-    assert sorted(chain.from_iterable(rig.learned())) == list(range(36))
+    assert newcomer.pushes == list(range(2, 11)), "given what the others hold, then every push"
+    assert newcomer.calls >= 5, "it draws"
+    assert sorted(chain.from_iterable(rig.learned())) == list(range(52))
     assert max(rig.recorder.lags) <= lag
     balance = rig.ledger.balance()
-    assert (balance.issued, balance.consumed, balance.in_flight) == (36, 36, 0)
+    assert (balance.issued, balance.consumed, balance.in_flight) == (52, 52, 0)
 
 
 def test_overlap_uses_the_lag_it_is_allowed_and_no_more(tmp_path):
@@ -624,15 +625,15 @@ class LosesAllOnce(FakeLearner):
 def test_a_stale_pair_whose_contents_are_lost_is_made_anew(tmp_path, monkeypatch):
     rig = Rig(tmp_path, steps=3, samplers=[FakeSampler(stale_at=2)])
     rig.supervisor.mend = lambda death: None
-    fetch, lost = Pipeline._fetch, []
+    read, lost = Payloads.read, []
 
-    async def fails_once(pipeline: Pipeline, uids: Sequence[Uid]) -> Any:
+    async def fails_once(payloads: Payloads, uids: Sequence[Uid], **how: Any) -> Any:
         if not lost:
             lost.extend(uids)
             raise AnswerLost("what teacher-0 made lay on a machine that is gone")
-        return await fetch(pipeline, uids)
+        return await read(payloads, uids, **how)
 
-    monkeypatch.setattr(Pipeline, "_fetch", fails_once)
+    monkeypatch.setattr(Payloads, "read", fails_once)
     asyncio.run(rig.run())
     assert [uid.ordinal for uid in lost] == [4, 5, 6, 7]
     assert rig.noted("reissued") == [["0/4/0", "0/5/0", "0/6/0", "0/7/0"]]
