@@ -55,6 +55,7 @@ def start_vllm(*, transport: str | None, **options: Any) -> "LLM":
 
     if on_cpu:
         _fuse_gelu()
+        _leave_out_what_compilers_need()
     _keep_shared_state()
     _forget_dead_groups()
     if transport is not None:
@@ -85,6 +86,23 @@ def _fuse_gelu() -> None:
         return torch.nn.functional.gelu(x, approximate="tanh")
 
     NewGELU.forward_native = fused
+
+
+def _leave_out_what_compilers_need() -> None:
+    """Have attention and the ranks of drawn tokens called as they are: nothing is compiled here.
+
+    vLLM wraps both so that torch.compile can tell them apart, which was 8 % of a small model's
+    step; they compute the same.
+    """
+    import torch
+    from vllm.platforms.cpu import CpuPlatform
+    from vllm.v1.sample import sampler
+
+    def ranks(logprobs: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
+        return (logprobs >= drawn).sum(-1)
+
+    CpuPlatform.opaque_attention_op = classmethod(lambda cls: False)  # type: ignore[method-assign]
+    sampler.batched_count_greater_than = ranks
 
 
 def _check_head_size(llm: "LLM") -> None:

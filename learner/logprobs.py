@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from configs.errors import ConfigError
 from learner.packing import Packing, can_pack, pack
+from learner.precision import EVEN_ROWS
 from learner.response_head import ResponseHead
 from learner.segments import Segment
 
@@ -71,15 +73,16 @@ class ResponseScorer(nn.Module):
         )
 
     def _hidden(self, ids_U: Tensor, packing: Packing) -> Tensor:
-        """Return (U, D), what the head reads."""
+        """Return (U, D), what the head reads; a packed row may have others behind it."""
         backbone = self.model.base_model
         if not self.packs:  # causal attention needs no mask: no token sees the padding behind it
             blocks = (backbone(input_ids=ids, use_cache=False) for ids in packing.spread(ids_U))
             return packing.collect([block.last_hidden_state for block in blocks])
+        extra = (0, -len(ids_U) % EVEN_ROWS)
         row = backbone(
-            input_ids=ids_U[None],
-            position_ids=packing.position_U[None],
-            packing=packing,
+            input_ids=F.pad(ids_U, extra)[None],
+            position_ids=F.pad(packing.position_U, extra)[None],
+            packing=packing._replace(place_U=F.pad(packing.place_U, extra)),
             use_cache=False,
         )
         return row.last_hidden_state[0]

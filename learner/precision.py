@@ -7,6 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+EVEN_ROWS = 64
+"""Matrices get a multiple of so many rows: in bfloat16 a CPU's library compiles code for every
+shape that it meets, which was a tenth of a step, and GPUs multiply whole tiles."""
+
 
 @contextmanager
 def matmul_precision(name: str) -> Iterator[None]:

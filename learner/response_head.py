@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from learner.objectives.actions import choose
+from learner.precision import EVEN_ROWS
 
 
 class StudentScores(NamedTuple):
@@ -200,9 +201,18 @@ class ResponseHead(nn.Module):
     def _logprobs(
         self, hidden_ND: Tensor, targets_NJ: Tensor, listed_NJ: Tensor | None = None
     ) -> Tensor:
-        return _ChunkedLogprobs.apply(
-            hidden_ND, self.weight, self.bias, targets_NJ, listed_NJ, self.chunk
+        extra = (0, 0, 0, -len(hidden_ND) % EVEN_ROWS)
+        if listed_NJ is not None:
+            listed_NJ = F.pad(listed_NJ, extra)
+        logprobs_NJ = _ChunkedLogprobs.apply(
+            F.pad(hidden_ND, extra),
+            self.weight,
+            self.bias,
+            F.pad(targets_NJ, extra),
+            listed_NJ,
+            self.chunk,
         )
+        return logprobs_NJ[: len(hidden_ND)]
 
     @torch.no_grad()
     def _actions(self, hidden_MD: Tensor, uniform_M: Tensor | None) -> Tensor:

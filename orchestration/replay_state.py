@@ -13,6 +13,7 @@ What happens to a uid, from its first ``put`` on:
 At every moment seen = queued + leased + stale + redrawing + acked + dropped.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
@@ -76,6 +77,8 @@ class ReplayState:
         self._held: dict[Uid, TupleHead] = {}
         self._bytes = 0
         self._queued: set[Uid] = set()
+        self._oldest: float = math.inf
+        """No queued tuple was drawn by older weights: most calls need not look at each of them."""
         self._stale: set[Uid] = set()
         self._redrawing: dict[Uid, int] = {}
         """With the bytes that each had: its room is kept, or it could wait for ever to come back
@@ -134,16 +137,18 @@ class ReplayState:
             self._redrawing.pop(pair.uid, None)
             self._held[pair.uid] = pair
             self._bytes += pair.nbytes
-            self._queued.add(pair.uid)
+            self._enqueue([pair.uid])
         self.counts[verdict] += 1
         return verdict
 
     def set_aside_stale(self, learner_version: int) -> tuple[Uid, ...]:
         """Move queued tuples above the lag bound to ``stale``; returns their uids, sorted."""
-        oldest = learner_version - self._config.max_policy_lag
-        versions = ((uid, self._held[uid].weight_version) for uid in self._queued)
-        found = sorted(uid for uid, drawn in versions if drawn is not None and drawn < oldest)
+        bound = learner_version - self._config.max_policy_lag
+        if self._oldest >= bound:
+            return ()
+        found = sorted(uid for uid in self._queued if self._drawn_by(uid) < bound)
         self._queued.difference_update(found)
+        self._oldest = min(map(self._drawn_by, self._queued), default=math.inf)
         self._stale.update(found)
         self.counts["stale_found"] += len(found)
         return tuple(found)
@@ -178,7 +183,7 @@ class ReplayState:
         for name in over:
             uids = self._leases.pop(name).uids
             self._expired[name] = set(uids)
-            self._queued.update(uids)
+            self._enqueue(uids)
         self.counts["expired"] += len(over)
         return bool(over)
 
@@ -212,7 +217,7 @@ class ReplayState:
         """Queue the uids of a lease again, and let no late ack of it count."""
         self._expired.pop(lease_id, None)
         if lease_id in self._leases:
-            self._queued.update(self._leases.pop(lease_id).uids)
+            self._enqueue(self._leases.pop(lease_id).uids)
 
     def drop(self, uids: Iterable[Uid]) -> list[Uid]:
         """Finish uids without learning; returns those that were not finished before."""
@@ -245,6 +250,15 @@ class ReplayState:
 
     def _done(self, uid: Uid) -> bool:
         return uid in self._acked or uid in self._dropped
+
+    def _enqueue(self, uids: Collection[Uid]) -> None:
+        self._queued.update(uids)
+        self._oldest = min((self._oldest, *map(self._drawn_by, uids)))
+
+    def _drawn_by(self, uid: Uid) -> float:
+        """Return the version of the weights that drew y_s; infinity: there is none to grow old."""
+        version = self._held[uid].weight_version
+        return math.inf if version is None else version
 
     def _leased(self) -> set[Uid]:
         return {uid for lease in self._leases.values() for uid in lease.uids}

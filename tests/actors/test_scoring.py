@@ -201,7 +201,8 @@ def test_batches_are_of_similar_length_and_hold_every_index_once():
     assert token_batches([100, 2], 10) == [[0], [1]]
     assert token_batches([], 10) == []
     # Twice 60 tokens of padding are less than another forward costs, three times are not.
-    assert token_batches([100, 40, 40, 40], 10**6) == [[0, 1, 2], [3]]
+    assert token_batches([100, *[70] * 8], 10**6) == [list(range(8)), [8]]
+    assert token_batches([100, *[90] * 8], 10**6) == [list(range(9))]
 
 
 def test_an_architecture_that_caps_its_logits_is_refused(tmp_path: Path):
