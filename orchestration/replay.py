@@ -36,8 +36,9 @@ class ReplayQueue:
     is to be fetched from there (``orchestration/payloads.py``). Bounds: ``max_tuples`` and
     ``max_bytes`` count the tuples held, leased ones included, and those that are being redrawn,
     whose room is kept for them. A put is admitted tuple by tuple as room comes free, so a batch may
-    be larger than the bounds; the one exception is a single tuple above ``max_bytes``, which is
-    admitted when the queue is empty. Delivery: lowest uids first.
+    be larger than the bounds. Above ``max_bytes`` come only a single tuple that is larger, which is
+    admitted when the queue is empty, and what redrawn tuples have grown by. Delivery: lowest uids
+    first.
     """
 
     def __init__(
