@@ -43,6 +43,7 @@ class Sampler:
     """Draws the same response to every prompt."""
 
     _version = 0
+    _pushed = False
 
     def generate(self, prompts: list[Prompt]) -> Draw:
         """Return a trajectory a prompt."""
@@ -52,15 +53,17 @@ class Sampler:
         ]
         return Draw(drawn, self.prove())
 
-    def prove(self) -> WeightProof:
-        """Agree with the learner."""
+    def prove(self) -> WeightProof | None:
+        """Agree with the learner; None: no weights were pushed."""
+        if not self._pushed:
+            return None
         return WeightProof(version=self._version, checksum="", logprobs=np.zeros(1, np.float32))
 
     def load_weights(
         self, manifest: WeightManifest, buffer: np.ndarray, going_back: bool = False
     ) -> WeightReceipt:
         """Take a version in."""
-        self._version = manifest.version
+        self._version, self._pushed = manifest.version, True
         return WeightReceipt(version=manifest.version, seconds=0.0, nbytes=buffer.nbytes)
 
 

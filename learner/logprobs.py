@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from configs.errors import ConfigError
 from learner.packing import Packing, can_pack, pack
-from learner.precision import EVEN_ROWS
+from learner.precision import rows_to_add
 from learner.response_head import ResponseHead
 from learner.segments import Segment
 
@@ -78,7 +78,7 @@ class ResponseScorer(nn.Module):
         if not self.packs:  # causal attention needs no mask: no token sees the padding behind it
             blocks = (backbone(input_ids=ids, use_cache=False) for ids in packing.spread(ids_U))
             return packing.collect([block.last_hidden_state for block in blocks])
-        extra = (0, -len(ids_U) % EVEN_ROWS)
+        extra = (0, rows_to_add(len(ids_U), self.head.weight.dtype))
         row = backbone(
             input_ids=F.pad(ids_U, extra)[None],
             position_ids=F.pad(packing.position_U, extra)[None],

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 EVEN_ROWS = 64
-"""Matrices get a multiple of so many rows: in bfloat16 a CPU's library compiles code for every
-shape that it meets, which was a tenth of a step, and GPUs multiply whole tiles."""
+"""Matrices that are multiplied in bfloat16 have a multiple of so many rows: a CPU's library
+compiles code for every shape that it meets, which was a twentieth of a step."""
 
 
 @contextmanager
@@ -21,6 +21,14 @@ def matmul_precision(name: str) -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def rows_to_add(rows: int, dtype: torch.dtype) -> int:
+    """Return how many rows of padding a matrix gets, so that shapes are few; see ``EVEN_ROWS``."""
+    exact = torch.get_float32_matmul_precision() == "highest"
+    if dtype == torch.float64 or (exact and dtype == torch.float32):
+        return 0
+    return -rows % EVEN_ROWS
 
 
 def exactly(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from learner.objectives.actions import choose
-from learner.precision import EVEN_ROWS
+from learner.precision import rows_to_add
 
 
 class StudentScores(NamedTuple):
@@ -201,7 +201,7 @@ class ResponseHead(nn.Module):
     def _logprobs(
         self, hidden_ND: Tensor, targets_NJ: Tensor, listed_NJ: Tensor | None = None
     ) -> Tensor:
-        extra = (0, 0, 0, -len(hidden_ND) % EVEN_ROWS)
+        extra = (0, 0, 0, rows_to_add(len(hidden_ND), hidden_ND.dtype))
         if listed_NJ is not None:
             listed_NJ = F.pad(listed_NJ, extra)
         logprobs_NJ = _ChunkedLogprobs.apply(

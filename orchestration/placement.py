@@ -75,8 +75,8 @@ class _Host:
         """Beside the clock: who looks at a part must not change what is seen."""
         return self._part.statistics() if self._part else {}
 
-    def run(self, method: str, returns: int, _built: None, *args: Any) -> Any:
-        # Ray has waited for what ``build`` returned, since it is an argument.
+    def run(self, call: list[Any], *references: Any) -> Any:
+        method, returns, args = _unfold(call, references)
         self._clock.begin(method)
         try:
             return spread(getattr(self._part, method)(*args), returns)
@@ -90,9 +90,29 @@ class _AsyncHost(_Host):
     async def statistics(self) -> Any:
         return await self._part.statistics()
 
-    async def run(self, method: str, returns: int, _built: None, *args: Any) -> Any:
+    async def run(self, call: list[Any], *references: Any) -> Any:
+        method, returns, args = _unfold(call, references)
         answer = getattr(self._part, method)(*args)
         return spread(await answer if inspect.isawaitable(answer) else answer, returns)
+
+
+def _fold(method: str, args: Sequence[Any], returns: int = 1) -> list[Any]:
+    """Return what a host's ``run`` takes: one list, and references beside it, which Ray resolves.
+
+    Ray packs every argument by itself, and an empty one before it, which for a small call was a
+    fifth of all that it costs.
+    """
+    places = [place for place, arg in enumerate(args) if isinstance(arg, ray.ObjectRef)]
+    plain = [None if place in places else arg for place, arg in enumerate(args)]
+    return [[method, returns, plain, places], *(args[place] for place in places)]
+
+
+def _unfold(call: list[Any], references: Sequence[Any]) -> tuple[str, int, list[Any]]:
+    """Return what ``_fold`` was given. Further references are what Ray was to wait for."""
+    method, returns, args, places = call
+    for place, value in zip(places, references, strict=False):
+        args[place] = value
+    return method, returns, args
 
 
 def node_address() -> str:
@@ -165,7 +185,8 @@ class RayRole(Role):
         run = self._actor.run
         if returns > 1:
             run = run.options(num_returns=returns)
-        return run.remote(method, returns, self._built, *args)
+        waits_for = [] if self._built is None else [self._built]
+        return run.remote(*_fold(method, args, returns), *waits_for)
 
     async def fetch(self, reference: Any, timeout: float | None = None) -> Any:
         """See ``Role.fetch``; what Ray reports becomes one sentence."""
@@ -181,7 +202,7 @@ class RayRole(Role):
         """See ``Role.stop``."""
         try:
             with contextlib.suppress(TimeoutError, RayError):
-                await asyncio.wait_for(self._actor.run.remote("close", 1, None), 10)
+                await asyncio.wait_for(self._actor.run.remote(*_fold("close", ())), 10)
         finally:  # in whatever state it is
             ray.kill(self._actor)  # pyright: ignore[reportArgumentType]
 
@@ -241,9 +262,8 @@ class TransferCall:
 
     def __call__(self, phase: str, payload: dict[str, Any]) -> None:
         """Run ``phase`` on all samplers at once, and wait for them."""
-        calls = [
-            role._actor.run.remote("transfer", 1, None, phase, payload) for role in self._roles
-        ]
+        call = _fold("transfer", (phase, payload))
+        calls = [role._actor.run.remote(*call) for role in self._roles]
         ray.get(calls, timeout=self._timeout)
 
 

@@ -156,8 +156,7 @@ def test_no_more_than_a_chunk_of_logits_exists(monkeypatch: pytest.MonkeyPatch) 
         ).logprobs_N.sum().backward()
 
     assert max(rows) == 16
-    even = -(-response_tokens // EVEN_ROWS) * EVEN_ROWS
-    assert sum(rows) == 2 * even  # once forward, once backward: no prompt, a few rows of padding
+    assert sum(rows) == 2 * response_tokens  # once forward, once backward: no prompt, no padding
     assert kept and not [shape for shape in kept if shape and shape[-1] == vocabulary]
 
 
@@ -176,7 +175,7 @@ def test_where_all_logits_fit_at_once_they_are_computed_once(
         model, batch = small_model(), replace(batch_of(), first_B=None)
         scores_of(ResponseScorer(model, logits_at_once=at_once), batch).logprobs_N.mean().backward()
         gradients.append([parameter.grad for parameter in model.parameters()])
-        counts.append(sum(rows) // len(batch.targets_N))
+        counts.append(sum(rows) / len(batch.targets_N))
     assert counts == [1, 2]
     torch.testing.assert_close(*gradients)
 
@@ -225,6 +224,28 @@ def test_padding_changes_nothing() -> None:
     for scorer.packs in (True, False):
         actual_N = scores_of(scorer, wider).logprobs_N
         torch.testing.assert_close(actual_N, expected_N, atol=1e-5, rtol=0)
+
+
+def test_rows_for_few_shapes_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    found = []
+    logits_of = response_head._logits
+    monkeypatch.setattr(
+        response_head, "_logits", lambda h, *r: (seen.append(len(h)), logits_of(h, *r))[1]
+    )
+    for precision in ("highest", "medium"):  # products stay exact: only what is asked for changes
+        monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda now=precision: now)
+        seen.clear()
+        model, batch = small_model(), replace(batch_of(), first_B=None)
+        model.base_model.register_forward_pre_hook(
+            lambda _, __, given: seen.append(given["input_ids"].shape[1]), with_kwargs=True
+        )
+        logprobs_N = scores_of(ResponseScorer(model, logits_at_once=10**6), batch).logprobs_N
+        logprobs_N.mean().backward()
+        assert logprobs_N.shape == batch.targets_N.shape
+        found.append((logprobs_N, [parameter.grad for parameter in model.parameters()]))
+        assert all(rows % EVEN_ROWS == 0 for rows in seen) == (precision == "medium"), seen
+    torch.testing.assert_close(*found)
 
 
 def test_a_bfloat16_model_answers_in_float32() -> None:
