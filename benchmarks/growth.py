@@ -49,7 +49,7 @@ AXES = {
         (8, 16, 32, 64, 128),
         "learner.batch_size={0} student.batch_size={0}",
     ),
-    "samplers": Axis("samplers", (1, 2, 3, 4), "student.replicas={0}"),
+    "samplers": Axis("samplers", (1, 2, 3, 4), "student.replicas={0} cluster.local_cpus=4"),
     "vocabulary": Axis("vocabulary", (1_000, 4_000, 16_000, 64_000), ""),
 }
 _VOCABULARY = 2_000
