@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from configs.errors import ConfigError
 from configs.objective import DpkdConfig
 from configs.objectives.divergence import KdConfig
-from learner import packing, response_head
+from learner import logprobs, packing, response_head
 from learner.batch import MicroBatch, collate
 from learner.cut import micro_batches
 from learner.logprobs import ResponseScorer, disable_dropout, prove_scorer
 from learner.packing import Packing
-from learner.precision import EVEN_ROWS
+from learner.precision import EVEN_ROWS, matmul_precision, rows_to_add
 from learner.response_head import StudentScores
 from learner.segments import Asked, Segment, segment
 from tests.learner.learner_builders import (
@@ -233,8 +233,9 @@ def test_rows_for_few_shapes_change_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(
         response_head, "_logits", lambda h, *r: (seen.append(len(h)), logits_of(h, *r))[1]
     )
-    for precision in ("highest", "medium"):  # products stay exact: only what is asked for changes
-        monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda now=precision: now)
+    for multiple in (1, EVEN_ROWS):  # products stay exact: only their rows change
+        for module in (logprobs, response_head):
+            monkeypatch.setattr(module, "rows_to_add", lambda rows, _, by=multiple: -rows % by)
         seen.clear()
         model, batch = small_model(), replace(batch_of(), first_B=None)
         model.base_model.register_forward_pre_hook(
@@ -244,8 +245,16 @@ def test_rows_for_few_shapes_change_nothing(monkeypatch: pytest.MonkeyPatch) -> 
         logprobs_N.mean().backward()
         assert logprobs_N.shape == batch.targets_N.shape
         found.append((logprobs_N, [parameter.grad for parameter in model.parameters()]))
-        assert all(rows % EVEN_ROWS == 0 for rows in seen) == (precision == "medium"), seen
+        assert all(rows % EVEN_ROWS == 0 for rows in seen) == (multiple == EVEN_ROWS), seen
     torch.testing.assert_close(*found)
+
+
+def test_rows_are_added_where_products_are_in_bfloat16() -> None:
+    assert rows_to_add(130, torch.float32) == rows_to_add(130, torch.float64) == 0
+    assert rows_to_add(130, torch.bfloat16) == 62
+    with matmul_precision("medium"):
+        assert (rows_to_add(130, torch.float32), rows_to_add(128, torch.float32)) == (62, 0)
+        assert rows_to_add(130, torch.float64) == 0
 
 
 def test_a_bfloat16_model_answers_in_float32() -> None:
