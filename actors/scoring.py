@@ -32,12 +32,12 @@ from configs.models import DType
 LOGITS_AT_ONCE = 1 << 24
 """Logits that exist at one time, in values: 64 MiB in float32."""
 PADDING = 128
-"""Most tokens of padding in one forward, where it has at least ``ROWS`` rows."""
-ROWS = 8
-"""Most forwards have a multiple of so many rows, and in bfloat16 of so many columns: a CPU's
-library compiles code for every shape that it meets then, which was a sixth of the time."""
-_HEAD_ROWS = 64
-"""As much for the output head."""
+"""Most tokens of padding in one forward."""
+_EVEN = 8
+"""In less than float32 most forwards have a multiple of so many rows, and of columns, too: a
+CPU's library compiles code for every shape that it meets."""
+_EVEN_HEAD_ROWS = 64
+"""The same for the output head."""
 _OTHERWISE = {"teacher": "set teacher.scorer=vllm", "student": "take a student of another family"}
 
 
@@ -121,7 +121,8 @@ class TorchScorer:
         pairs = list(zip(prompts, responses, strict=True))
         scores: dict[int, Score] = {}
         lengths = [self._width(len(prompt) + len(response) - 1) for prompt, response in pairs]
-        for batch in token_batches(lengths, self._batch_tokens):
+        rows = 1 if self._exact else _EVEN
+        for batch in token_batches(lengths, self._batch_tokens, multiple=rows):
             chosen = [pairs[index] for index in batch]
             batch_scores = self._score_batch(chosen, first_token, top_k)
             scores.update(zip(batch, batch_scores, strict=True))
@@ -180,7 +181,7 @@ class TorchScorer:
 
     def _width(self, tokens: int) -> int:
         """Return how many columns so many tokens get."""
-        even = tokens if self._exact else -(-tokens // ROWS) * ROWS
+        even = tokens if self._exact else -(-tokens // _EVEN) * _EVEN
         return even if even <= self._context else tokens
 
     def _head_logprobs(self, hidden_NH: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
@@ -188,7 +189,7 @@ class TorchScorer:
         rows = max(1, LOGITS_AT_ONCE // self._head.weight.shape[0])
         for start in range(0, len(hidden_NH), rows):
             hidden_CH = hidden_NH[start : start + rows]
-            extra = 0 if self._exact else -len(hidden_CH) % _HEAD_ROWS
+            extra = 0 if self._exact else -len(hidden_CH) % _EVEN_HEAD_ROWS
             logits_CV = self._head(functional.pad(hidden_CH, (0, 0, 0, extra)))[: len(hidden_CH)]
             yield start, torch.log_softmax(logits_CV.float(), dim=-1)
 
@@ -216,12 +217,12 @@ class TorchScorer:
             )
 
 
-def token_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
+def token_batches(lengths: Sequence[int], budget: int, *, multiple: int = 1) -> list[list[int]]:
     """Cut indices into batches of similar length, longest first.
 
     A batch's padded size, its count times its longest length, stays within ``budget`` tokens,
-    unless one sequence alone is longer. Within that it has a multiple of ``ROWS``, as many as have
-    no more than ``PADDING``, which is about what another forward would cost.
+    unless one sequence alone is longer; and its padding within ``PADDING``, which is about what
+    another forward would cost, unless it takes more to make it a ``multiple``.
 
     >>> token_batches([3, 9, 4, 8], 18)
     [[1, 3], [2, 0]]
@@ -232,7 +233,7 @@ def token_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
         padding += longest - lengths[index]
         last = batches[-1] if batches else []
         fits = last and (len(last) + 1) * longest <= budget
-        if fits and (padding <= PADDING or len(last) % ROWS):
+        if fits and (padding <= PADDING or len(last) % multiple):
             last.append(index)
         else:
             batches.append([index])

@@ -91,8 +91,8 @@ def _fuse_gelu() -> None:
 def _leave_out_what_compilers_need() -> None:
     """Have attention and the ranks of drawn tokens called as they are: nothing is compiled here.
 
-    vLLM wraps both so that torch.compile can tell them apart, which was 8 % of a small model's
-    step; they compute the same.
+    vLLM wraps both for torch.compile, which a small model's steps feel; they
+    compute the same.
     """
     import torch
     from vllm.platforms.cpu import CpuPlatform

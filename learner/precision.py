@@ -9,7 +9,7 @@ from torch import Tensor
 
 EVEN_ROWS = 64
 """Matrices that are multiplied in bfloat16 have a multiple of so many rows: a CPU's library
-compiles code for every shape that it meets, which was a twentieth of a step."""
+compiles code for every shape that it meets."""
 
 
 @contextmanager

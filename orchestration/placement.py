@@ -99,8 +99,7 @@ class _AsyncHost(_Host):
 def _fold(method: str, args: Sequence[Any], returns: int = 1) -> list[Any]:
     """Return what a host's ``run`` takes: one list, and references beside it, which Ray resolves.
 
-    Ray packs every argument by itself, and an empty one before it, which for a small call was a
-    fifth of all that it costs.
+    Ray packs every argument by itself, and an empty one before it: small calls feel that.
     """
     places = [place for place, arg in enumerate(args) if isinstance(arg, ray.ObjectRef)]
     plain = [None if place in places else arg for place, arg in enumerate(args)]

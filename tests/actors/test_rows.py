@@ -95,6 +95,13 @@ def test_a_last_line_without_newline_and_a_leading_byte_order_mark_are_fine(tmp_
     assert load_rows(table, LAYOUT, on_bad_row="error")[0] == {"question": "q", "answer": "a"}
 
 
+@pytest.mark.parametrize("value", ["NaN", "-Infinity", "1e999", "1" * 60, '"\\ud83d\\ude00"'])
+def test_columns_that_nobody_reads_hold_whatever_python_reads(tmp_path: Path, value: str) -> None:
+    line = '{"question": "q", "answer": "a", "score": ' + value + "}\n"
+    rows = load_rows(write_bytes(tmp_path, line.encode()), LAYOUT, on_bad_row="error")
+    assert repr(rows[0]) == repr(json.loads(line))
+
+
 def test_bad_csv_records_cost_one_line_each(tmp_path: Path) -> None:
     content = b'question,answer\nq,1\nq,a,b\n\xff,2\n"open,3\nq,4\n\nq\nq,5\n'
     path = write_bytes(tmp_path, content, "d.csv")

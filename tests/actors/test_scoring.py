@@ -12,7 +12,7 @@ from actors import scoring
 from actors.limits import Limits
 from actors.scoring import TorchScorer, gives_finite, token_batches
 from configs.errors import ConfigError, DependencyError
-from configs.models import Family
+from configs.models import DType, Family
 
 VOCAB = 97
 PROMPT_LENGTHS = (5, 1, 17, 3, 9, 2, 30)
@@ -153,6 +153,19 @@ def test_a_model_made_with_dropout_is_scored_without_it(tmp_path: Path):
     assert [s.logprobs_T.tobytes() for s in once] == [s.logprobs_T.tobytes() for s in twice]
 
 
+@pytest.mark.parametrize(("dtype", "width"), [("bfloat16", 32), ("float32", 30)])
+def test_forwards_in_bfloat16_have_few_shapes(tmp_path: Path, dtype: DType, width: int):
+    scorer = TorchScorer(save_model("gpt2", tmp_path, max_position_embeddings=34), dtype=dtype)
+    shapes: list[torch.Size] = []
+    scorer._body.register_forward_pre_hook(
+        lambda _, __, given: shapes.append(given["input_ids"].shape), with_kwargs=True
+    )
+    ids = np.arange(34, dtype=np.int32)
+    ends = [scorer.score([ids[:28]], [ids[28:end]])[0].logprobs_T for end in (31, 34)]
+    assert shapes == [(1, width), (1, 33)], "nor is a row wider than the model's context"
+    assert [len(end) for end in ends] == [3, 6]
+
+
 def test_bfloat16_weights_give_float32_scores_near_the_exact_ones(tmp_path: Path):
     folder = save_model("llama", tmp_path)
     pairs = make_pairs()
@@ -201,8 +214,10 @@ def test_batches_are_of_similar_length_and_hold_every_index_once():
     assert token_batches([100, 2], 10) == [[0], [1]]
     assert token_batches([], 10) == []
     # Twice 60 tokens of padding are less than another forward costs, three times are not.
-    assert token_batches([100, *[70] * 8], 10**6) == [list(range(8)), [8]]
-    assert token_batches([100, *[90] * 8], 10**6) == [list(range(9))]
+    assert token_batches([100, 40, 40, 40], 10**6) == [[0, 1, 2], [3]]
+    assert token_batches([100, *[40] * 5], 10**6, multiple=4) == [[0, 1, 2, 3], [4, 5]]
+    assert token_batches([100, *[90] * 5], 10**6, multiple=4) == [[0, 1, 2, 3, 4, 5]]
+    assert token_batches([100, *[40] * 5], 250, multiple=4) == [[0, 1], [2, 3, 4, 5]]
 
 
 def test_an_architecture_that_caps_its_logits_is_refused(tmp_path: Path):

@@ -239,6 +239,23 @@ def test_what_is_redrawn_comes_back_to_a_full_queue(bound: dict[str, Any]) -> No
     run(scenario())
 
 
+def test_what_is_redrawn_longer_comes_back_too_and_nothing_new_beside_it() -> None:
+    async def scenario() -> None:
+        replay = queue(max_bytes=4 * BYTES + 1)
+        await replay.put([pair(0, version=0), *pairs(1, 2, 3, version=1)])
+        await replay.lease(4, 1)
+        await replay.take_stale(1)
+        longer = pair(0, version=1, tokens=30)
+        assert await settled(asyncio.create_task(replay.put([longer])))
+        assert (await replay.statistics())["bytes"] == 3 * BYTES + longer.nbytes > 4 * BYTES + 1
+        new = asyncio.create_task(replay.put(pairs(4, version=1)))
+        assert not await settled(new)
+        await replay.ack((await replay.lease(4, 1)).id, 2)
+        assert await new == PutResult(1, 0, 0)
+
+    run(scenario())
+
+
 def test_a_lease_and_uids_arrive_as_they_were() -> None:
     async def scenario() -> None:
         replay = queue(max_policy_lag=3)
