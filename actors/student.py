@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from actors.turnstile import Turnstile
 from actors.vllm_engine import VllmEngine
 from actors.weights import check_parts, check_tensors, check_version
 from configs.checksum import start_checksum
@@ -20,8 +21,11 @@ from configs.wire import Draw, Prompt, Trajectory, Uid, WeightManifest, WeightPr
 class StudentSampler:
     """A vLLM engine with the student's weights, and the version of what it holds.
 
-    Starts at version 0 with the weights of the folder ``model``. With ``exit_on_engine_death``
-    the process ends when vLLM fails, so that the run hears of it.
+    Starts at version 0 with the weights of the folder ``model``. Calls may come from several
+    threads: ``generate`` runs beside itself, and a later call's requests take the places in the
+    engine that an earlier one's leave. Whatever touches the weights waits for draws that came
+    before it, and those that came later wait for it: a response is of one version. With
+    ``exit_on_engine_death`` the process ends when vLLM fails, so that the run hears of it.
     """
 
     def __init__(
@@ -46,7 +50,9 @@ class StudentSampler:
             receives_weights=True,
             weight_transfer=config.weight_transfer,
             exit_on_death=exit_on_engine_death,
+            at_once=config.batch_size,
         )
+        self._calls = Turnstile()
         self._expected = self._engine.expected_tensors()
         self._doubt: str | None = None
         self._pushed: tuple[WeightManifest, Future[str]] | None = None
@@ -81,25 +87,26 @@ class StudentSampler:
         for a prompt that does not fit into the context together with ``max_new_tokens``, and
         WeightSyncError after a push that failed.
         """
-        self._refuse_doubtful()
-        sampling = sampling or self._sampling
-        failpoint("sampler.generate")
-        for prompt in prompts:
-            if is_armed():
-                failpoint("sampler.generate", prompt.uid)
-            self._check_fits(prompt, sampling.max_new_tokens)
-        responses, scored = self._engine.generate_and_score(
-            [prompt.prompt_ids_P for prompt in prompts],
-            sampling=sampling,
-            seeds=[request_seed(self._seed, prompt.uid) for prompt in prompts],
-            scored=self._probe_ids(),
-        )
-        failpoint("sampler.generated")
-        trajectories = [
-            Trajectory(prompt=prompt, response=response, weight_version=self.weight_version)
-            for prompt, response in zip(prompts, responses, strict=True)
-        ]
-        return Draw(trajectories, self._prove(scored))
+        with self._calls.side_by_side():
+            self._refuse_doubtful()
+            sampling = sampling or self._sampling
+            failpoint("sampler.generate")
+            for prompt in prompts:
+                if is_armed():
+                    failpoint("sampler.generate", prompt.uid)
+                self._check_fits(prompt, sampling.max_new_tokens)
+            responses, scored = self._engine.generate_and_score(
+                [prompt.prompt_ids_P for prompt in prompts],
+                sampling=sampling,
+                seeds=[request_seed(self._seed, prompt.uid) for prompt in prompts],
+                scored=self._probe_ids(),
+            )
+            failpoint("sampler.generated")
+            trajectories = [
+                Trajectory(prompt=prompt, response=response, weight_version=self.weight_version)
+                for prompt, response in zip(prompts, responses, strict=True)
+            ]
+            return Draw(trajectories, self._prove(scored))
 
     def load_weights(
         self, manifest: WeightManifest, parts: list[np.ndarray], going_back: bool = False
@@ -110,18 +117,19 @@ class StudentSampler:
         negatives returns after an evaluation of the newest weights. Raises WeightSyncError when
         it does not arrive whole; from then on ``generate`` refuses, until another push does.
         """
-        start = time.monotonic()
-        failpoint("sampler.load")
-        self._doubt = f"the push of version {manifest.version} failed"
-        if going_back:
-            self.weight_version = min(self.weight_version, manifest.version)
-        check_version(manifest, held=self.weight_version)
-        check_tensors(manifest, self._expected)
-        check_parts(manifest, parts)
-        received = start_checksum(parts)  # damaged weights may be loaded: nobody will use them
-        self._engine.load_weights(manifest, parts)
-        failpoint("sampler.loaded")
-        return self._accept(manifest, received, start)
+        with self._calls.alone():
+            start = time.monotonic()
+            failpoint("sampler.load")
+            self._doubt = f"the push of version {manifest.version} failed"
+            if going_back:
+                self.weight_version = min(self.weight_version, manifest.version)
+            check_version(manifest, held=self.weight_version)
+            check_tensors(manifest, self._expected)
+            check_parts(manifest, parts)
+            received = start_checksum(parts)  # damaged weights may be loaded: nobody will use them
+            self._engine.load_weights(manifest, parts)
+            failpoint("sampler.loaded")
+            return self._accept(manifest, received, start)
 
     def transfer(self, phase: str, payload: dict[str, Any] | None = None) -> None:
         """Make one call of vLLM's weight-transfer protocol, for ``nccl`` and ``ipc``.
@@ -129,25 +137,29 @@ class StudentSampler:
         The learner drives it (``learner.weights.open_cuda_sender``); ``accept`` follows. Not run
         on a GPU so far.
         """
-        if phase == "start_weight_update":
-            self._doubt, self._paused = "a push is under way", time.monotonic()
-        self._engine.transfer(phase, payload)
+        with self._calls.alone():
+            if phase == "start_weight_update":
+                self._doubt, self._paused = "a push is under way", time.monotonic()
+            self._engine.transfer(phase, payload)
 
     def accept(self, manifest: WeightManifest) -> WeightReceipt:
         """Hold from now on what ``transfer`` has brought; raises WeightSyncError if it is older."""
-        check_version(manifest, held=self.weight_version)
-        nothing: Future[str] = Future()
-        nothing.set_result("")
-        return self._accept(manifest, nothing, self._paused)
+        with self._calls.alone():
+            check_version(manifest, held=self.weight_version)
+            nothing: Future[str] = Future()
+            nothing.set_result("")
+            return self._accept(manifest, nothing, self._paused)
 
     def prove(self) -> WeightProof | None:
         """Return the proof without a draw; None: no weights were pushed."""
-        self._refuse_doubtful()
-        return self._prove(self._engine.prompt_logprobs(self._probe_ids()))
+        with self._calls.alone():
+            self._refuse_doubtful()
+            return self._prove(self._engine.prompt_logprobs(self._probe_ids()))
 
     def close(self) -> None:
         """End the engine; safe to call twice."""
-        self._engine.close()
+        with self._calls.alone():
+            self._engine.close()
 
     def _accept(
         self, manifest: WeightManifest, received: Future[str], start: float

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actors.model_folder import UNREADABLE, model_folder
+from actors.shared_engine import SharedEngine
 from actors.vllm_start import start_vllm, transport
 from configs.errors import DataError, DependencyError, WeightSyncError
 from configs.faults import failpoint
@@ -32,7 +33,8 @@ class VllmEngine:
     """Draws and scores responses, and takes new weights when ``receives_weights`` is set.
 
     Raises DependencyError, before vLLM starts, when ``model`` is no complete model.
-    ``max_logprobs`` is the largest ``k`` of ``prompt_distributions``.
+    ``max_logprobs`` is the largest ``k`` of ``prompt_distributions``. Calls may come from several
+    threads at once; while there are ``at_once`` requests in the engine, a later call's wait.
     """
 
     def __init__(
@@ -51,12 +53,12 @@ class VllmEngine:
         max_logprobs: int = MAX_LOGPROBS,
         exit_on_death: bool = False,
         prefix_caching: bool = True,
+        at_once: int = 1,
     ) -> None:
         folder = str(model_folder(model, revision=revision))
         self._hf_config, self._stop_ids = _describe(folder, trust_remote_code)
         self._trust_remote_code = trust_remote_code
         self._exit_on_death = exit_on_death
-        self._alive = True
         self.weight_transfer = transport(weight_transfer) if receives_weights else None
         """``object_store``, ``nccl`` or ``ipc``; None: this engine takes no weights."""
         self._llm: LLM | None = start_vllm(
@@ -73,6 +75,7 @@ class VllmEngine:
             enable_prefix_caching=prefix_caching,
             transport=self.weight_transfer,
         )
+        self._shared = SharedEngine(self._llm, at_once)
         self.max_model_len: int = self._llm.llm_engine.model_config.max_model_len
         """Longest prompt plus response, in tokens."""
         self.vocab_size: int = self._hf_config.vocab_size
@@ -224,26 +227,20 @@ class VllmEngine:
             self._check(index, ids)
         if not prompts:
             return []
-        llm = self._running()
-        self._alive = False  # stays so when generate raises: its requests are still queued
+        self._running()
         try:
             failpoint("sampler.engine")
-            outputs = llm.generate(
-                [{"prompt_token_ids": ids.tolist()} for ids in prompts],
-                parameters,
-                use_tqdm=False,
-            )
-            self._alive = True
-        finally:
-            if not self._alive and self._exit_on_death:
+            return self._shared.run([ids.tolist() for ids in prompts], parameters)
+        except BaseException:
+            if self._exit_on_death:
                 # Only a process that ends is restarted by Ray.
                 traceback.print_exc()
                 sys.stderr.flush()
                 os._exit(1)
-        return outputs
+            raise
 
     def _running(self) -> "LLM":
-        if self._llm is None or not self._alive:
+        if self._llm is None or not self._shared.alive:
             raise RuntimeError("the vLLM engine is closed or has failed; build a new one")
         return self._llm
 

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 MODULES: dict[str, list[str]] = {
     "loop_vs_trl": ["tiny", "small"],
     "sampler": [],
+    "kept_full": [],
     "learner_step": [],
     "loss_memory": [],
     "prompt_sharing": [],

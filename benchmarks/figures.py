@@ -39,6 +39,9 @@ BARS = {
         2.0, True, "pairs/s of the whole loop ÷ prompts/s of TRL: 10 M student, 32k vocabulary"
     ),
     "sampler": Bar(0.95, True, "sampler's tokens/s ÷ bare vLLM's, the same requests"),
+    "kept_full": Bar(
+        1.0, True, "sampler's tokens/s with two calls at once ÷ one by one, natural lengths"
+    ),
     "learner_step": Bar(
         1.10, False, "seconds of a learner step ÷ a bare torch loop's over the same unpadded tokens"
     ),

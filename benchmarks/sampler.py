@@ -4,10 +4,10 @@
 
 A GPT-2 of 1.1 M parameters with a vocabulary of 2k (random weights: hardly a response ends before
 its 64 tokens), 32 prompts of 16 tokens, seeds, one thread. ``StudentSampler.generate`` makes
-requests of prompts and trajectories of answers; held against it is ``LLM.generate`` on the very
-same engine with the same ``SamplingParams`` and token ids, which are made before the clock starts.
-A round of each comes first. Each run is the median of ``CALLS`` calls of each, in turns, and the
-prefix cache is emptied before every one of them.
+requests of prompts and trajectories of answers, and drives the engine itself; held against it is
+``LLM.generate`` on the very same engine with the same ``SamplingParams`` and token ids, which are
+made before the clock starts. A round of each comes first. Each run is the median of ``CALLS``
+calls of each, in turns, and the prefix cache is emptied before every one of them.
 """
 
 import os
@@ -33,7 +33,6 @@ SHAPE: dict[str, Any] = {
     "n_layer": 4,
     "n_head": 4,
     "n_positions": 128,
-    "vocab_size": VOCABULARY,
 }
 
 
@@ -42,8 +41,8 @@ def main() -> int:
     runs = command_line("sampler", 7, __doc__)
     os.environ.update(vllm_environment(threads=1, kv_cache_gib=1))  # before vLLM is imported
     with tempfile.TemporaryDirectory() as folder:
-        _make_student(folder)
-        sampler = _sampler(folder)
+        make_student(folder, VOCABULARY)
+        sampler = make_sampler(folder)
         ours, bare = _calls(sampler)
         _paired(ours, bare, lambda: None)
         return report("sampler", _ratios(runs, ours, bare, sampler))
@@ -75,46 +74,47 @@ def _paired(
 
 def _calls(sampler: Any) -> tuple[Callable[[], int], Callable[[], int]]:
     """Return our call and the bare one; both answer with the number of tokens."""
-    prompts, engine = _prompts(), sampler._engine._running()
-    made: list[Any] = []
-    generate = engine.generate
+    from actors.student import request_seed
 
-    def listen(requests: Any, parameters: Any, **options: Any) -> Any:
-        made[:] = [requests, parameters]
-        return generate(requests, parameters, **options)
+    prompts, engine = make_prompts(VOCABULARY), sampler._engine._running()
+    sampling = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=NEW_TOKENS)
+    seeds = [request_seed(0, prompt.uid) for prompt in prompts]
+    requests = [{"prompt_token_ids": prompt.prompt_ids_P.tolist()} for prompt in prompts]
+    parameters = sampler._engine._drawing(sampling, seeds)
 
     def ours() -> int:
         return sum(len(each.response.ids_T) for each in sampler.generate(prompts).trajectories)
 
     def bare() -> int:
-        outputs = generate(made[0], made[1], use_tqdm=False)
+        outputs = engine.generate(requests, parameters, use_tqdm=False)
         return sum(len(output.outputs[0].token_ids) for output in outputs)
 
-    engine.generate = listen
-    ours()  # only to see what it asks of vLLM
-    engine.generate = generate
     return ours, bare
 
 
-def _prompts() -> list[Prompt]:
-    ids = np.random.default_rng(0).integers(3, VOCABULARY, (PROMPTS, PROMPT_TOKENS), np.int32)
+def make_prompts(vocabulary: int) -> list[Prompt]:
+    """Return prompts of random tokens."""
+    ids = np.random.default_rng(0).integers(3, vocabulary, (PROMPTS, PROMPT_TOKENS), np.int32)
     return [
         Prompt(uid=Uid(0, index, 0), row=index, prompt_ids_P=row) for index, row in enumerate(ids)
     ]
 
 
-def _sampler(folder: str) -> Any:
+def make_sampler(folder: str) -> Any:
+    """Start an engine with the model of ``folder``."""
     from actors.student import StudentSampler
 
     sampling = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=NEW_TOKENS)
     return StudentSampler(StudentConfig(sampling=sampling), model=folder, seed=0)
 
 
-def _make_student(folder: str) -> None:
+def make_student(folder: str, vocabulary: int) -> None:
+    """Write a model of random weights to ``folder``."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     ids: dict[str, Any] = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-    GPT2LMHeadModel(GPT2Config(**SHAPE, **ids)).save_pretrained(Path(folder))
+    config = GPT2Config(**SHAPE, **ids, vocab_size=vocabulary)
+    GPT2LMHeadModel(config).save_pretrained(Path(folder))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,10 @@ from orchestration.replay import ReplayQueue
 from orchestration.role_counts import initial_counts, role_counts
 from orchestration.roles import Role
 
+SAMPLER_CALLS = 8
+"""Calls that a sampler takes in at once: those that are drawn, one behind them to keep its engine
+full, and a push; where more come, they wait outside."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Models:
@@ -120,7 +124,7 @@ class Placing:
             seed=config.seed,
             exit_on_engine_death=not config.cluster.local,
         )
-        return self._engine(name, build, section)
+        return self._engine(name, build, section, calls_at_once=SAMPLER_CALLS)
 
     def teacher(self, name: str) -> Role:
         """Place one teacher server."""
@@ -167,12 +171,17 @@ class Placing:
         return self.launcher.role(name, build, environment=environment, gang=gang)
 
     def _engine(
-        self, name: str, build: Callable[[], Any], section: StudentConfig | TeacherConfig
+        self,
+        name: str,
+        build: Callable[[], Any],
+        section: StudentConfig | TeacherConfig,
+        *,
+        calls_at_once: int = 1,
     ) -> Role:
         environment = vllm_environment(
             threads=section.threads or self.threads, kv_cache_gib=section.kv_cache_gib
         )
-        return self.launcher.role(name, build, environment=environment)
+        return self.launcher.role(name, build, environment=environment, calls_at_once=calls_at_once)
 
     def _cache(self) -> Path:
         return self.config.cache.expanduser() / "teacher"

@@ -39,12 +39,16 @@ class Reading(NamedTuple):
 
 
 class BusyClock:
-    """A part's clock; any thread may read it while the part works."""
+    """A part's clock; any thread may read it while the part works.
+
+    Where calls overlap, every second is booked once: to the call that ends next.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._epoch = time.time() - time.monotonic()
-        self._method: str | None = None
+        self._under_way: list[str] = []
+        """Methods at work, the oldest first."""
         self._since = time.monotonic()
         self._spans: deque[Span] = deque(maxlen=MOST_SPANS)
         self.restart()
@@ -64,31 +68,31 @@ class BusyClock:
         """
         with self._lock:
             now = time.monotonic()
-            turn = now if came is None else max(came, self._since)
-            self._book(self._idle, activity_of(method).awaits, turn, method)
-            self._book(self._idle, TURN, now, method)
-            self._method = method
+            if not self._under_way:
+                turn = now if came is None else max(came, self._since)
+                self._book(self._idle, activity_of(method).awaits, turn, method)
+                self._book(self._idle, TURN, now, method)
+            self._under_way.append(method)
 
-    def end(self) -> None:
-        """Book the call that ends here."""
+    def end(self, method: str) -> None:
+        """Book the call of ``method`` that ends here."""
         with self._lock:
-            assert self._method is not None, "no call was begun"
-            activity = activity_of(self._method).name
-            self._book(self._busy, activity, time.monotonic(), self._method)
-            self._method = None
+            assert method in self._under_way, f"no call of {method} was begun"
+            self._book(self._busy, activity_of(method).name, time.monotonic(), method)
+            self._under_way.remove(method)
 
     def read(self, *, take_spans: bool = False) -> Reading:
         """Return the account; the spans, where they are taken, are returned once."""
         with self._lock:
             now = time.monotonic()
             busy, under_way = dict(self._busy), now - max(self._since, self._born)
-            if self._method:
-                activity = activity_of(self._method).name
+            if self._under_way:
+                activity = activity_of(self._under_way[0]).name
                 busy[activity] = busy.get(activity, 0.0) + under_way
             spans = list(self._spans) if take_spans else []
             if take_spans:
                 self._spans.clear()
-            waiting = 0.0 if self._method else under_way
+            waiting = 0.0 if self._under_way else under_way
             return Reading(now - self._born, busy, dict(self._idle), waiting, spans)
 
     def _book(self, account: defaultdict[str, float], what: str, until: float, method: str) -> None:

@@ -48,11 +48,13 @@ class Launcher(Protocol):
         *,
         environment: dict[str, str] | None = None,
         asynchronous: bool = False,
+        calls_at_once: int = 1,
         gang: Gang | None = None,
     ) -> Role:
         """Place a part; ``name`` is ``<role>`` or ``<role>-<replica>``.
 
-        In a ``gang`` it has the place of its replica's number; else replicas are spread over the
+        ``calls_at_once`` of its calls may run beside each other, where it is a process. In a
+        ``gang`` it has the place of its replica's number; else replicas are spread over the
         machines.
         """
         ...
@@ -103,6 +105,7 @@ class LocalLauncher:
         *,
         environment: dict[str, str] | None = None,
         asynchronous: bool = False,
+        calls_at_once: int = 1,
         gang: Gang | None = None,
     ) -> Role:
         """See ``Launcher.role``."""
@@ -154,6 +157,7 @@ class RayLauncher:
         *,
         environment: dict[str, str] | None = None,
         asynchronous: bool = False,
+        calls_at_once: int = 1,
         gang: Gang | None = None,
     ) -> Role:
         """See ``Launcher.role``."""
@@ -167,6 +171,7 @@ class RayLauncher:
             environment=environment,
             timeout=self._config.call_timeout_seconds,
             asynchronous=asynchronous,
+            calls_at_once=calls_at_once,
             place=gang.place(int(replica)) if gang else "SPREAD",
         )
 

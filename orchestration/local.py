@@ -73,7 +73,7 @@ class LocalRole(Role):
         try:
             return getattr(self._part, method)(*values)
         finally:
-            self._clock.end()
+            self._clock.end(method)
 
     async def _build_part(self) -> None:
         came, loop = time.monotonic(), asyncio.get_running_loop()
@@ -85,7 +85,7 @@ class LocalRole(Role):
         try:
             return self._build()
         finally:
-            self._clock.end()
+            self._clock.end("build")
 
     async def _statistics(self) -> Any:
         counts = self._part.statistics()

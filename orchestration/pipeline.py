@@ -189,11 +189,12 @@ class Pipeline:
         """Return how many loops keep every sampler and every teacher in work.
 
         Where samplers may run ahead, a second loop has each of them draw while the teacher judges
-        what the first one had drawn.
+        what the first one had drawn; a third, where that may be two batches ahead, has prompts
+        at hand to take the places of responses that end.
         """
         if not self.config.learns_from_teacher:
             return 1
-        return self._lanes() * (2 if self.config.replay.max_policy_lag else 1)
+        return self._lanes() * (1 + min(self.config.replay.max_policy_lag, 2))
 
     def _lanes(self) -> int:
         """Return how many calls are at work at once if all parts are: a batch's even shares."""

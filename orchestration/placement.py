@@ -54,7 +54,7 @@ class _Host:
         try:
             self._part = self._build()
         finally:
-            self._clock.end()
+            self._clock.end("build")
         self._clock.restart()
 
     @ray.method(concurrency_group=HEALTH)
@@ -81,7 +81,7 @@ class _Host:
         try:
             return spread(getattr(self._part, method)(*args), returns)
         finally:
-            self._clock.end()
+            self._clock.end(method)
 
 
 class _AsyncHost(_Host):
@@ -152,9 +152,13 @@ class RayRole(Role):
         environment: dict[str, str] | None = None,
         timeout: float,
         asynchronous: bool = False,
+        calls_at_once: int = 1,
         place: Any = "SPREAD",
     ) -> None:
-        """Have Ray place it; ``place`` is a scheduling strategy of Ray's."""
+        """Have Ray place it; ``place`` is a scheduling strategy of Ray's.
+
+        The part has a thread for each of ``calls_at_once``.
+        """
         super().__init__(name, timeout)
         remote: Any = ray.remote  # its annotations know no concurrency groups
         # In order, Ray would hold every call, even whether a part is alive, behind one whose
@@ -164,6 +168,7 @@ class RayRole(Role):
         )
         # What coordinates stays beside the driver: no other machine's loss is then its own.
         self._strategy = _beside_the_driver() if asynchronous else place
+        self._concurrency = {} if asynchronous else {"max_concurrency": calls_at_once}
         self._task_events = not asynchronous
         """Whether Ray keeps books of every call, which is a part of what small ones cost."""
         self._resources = resources
@@ -239,6 +244,7 @@ class RayRole(Role):
             resources=self._resources.custom,
             scheduling_strategy=self._strategy,
             enable_task_events=self._task_events,
+            **self._concurrency,
             runtime_env={"env_vars": env},
         )
         actor = placed.remote(self._build, self.name, self._monitoring)

@@ -1,7 +1,9 @@
 """The student sampler: trajectories, weight pushes, and the proof of each."""
 
 import itertools
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -28,7 +30,7 @@ from configs.checksum import checksum
 from configs.errors import DataError, WeightSyncError
 from configs.sampling import Sampling
 from configs.student import StudentConfig
-from configs.wire import Prompt, Uid, WeightManifest, WeightProbe
+from configs.wire import Prompt, Trajectory, Uid, WeightManifest, WeightProbe
 from learner.weights import make_manifest
 from tests.packed_weights import packed_weights
 
@@ -457,6 +459,42 @@ def test_what_is_drawn_depends_on_the_uid_and_not_on_the_batch():
         sampler.generate([other]).trajectories[0].response.ids_T.tolist()
         != whole[prompts[0].uid].ids_T.tolist()
     )
+
+
+@pytest.mark.engine
+def test_calls_side_by_side_draw_what_they_draw_alone_and_pushes_come_between(
+    request: pytest.FixtureRequest,
+):
+    sampler = make_sampler("gpt2", seed=1)
+    request.addfinalizer(sampler.close)
+    prompts = make_prompts(24)
+    parts = [prompts[i : i + 6] for i in range(0, 24, 6)]
+    alone = [sampler.generate(part).trajectories for part in parts]
+    push = make_push(make_model("gpt2", seed=2), version=1)
+    with ThreadPoolExecutor(8) as pool:
+        before = [pool.submit(sampler.generate, part) for part in parts]
+        time.sleep(0.02)  # they are on their way
+        pushed = pool.submit(sampler.load_weights, *push)
+        time.sleep(0.005)
+        after = [pool.submit(sampler.generate, part) for part in parts]
+    assert pushed.result().version == 1
+    for draw, expected in zip(before, alone, strict=True):
+        assert [t.weight_version for t in draw.result().trajectories] == [0] * 6
+        assert drawn(draw.result().trajectories) == drawn(expected)
+    again = [sampler.generate(part).trajectories for part in parts]
+    for draw, expected in zip(after, again, strict=True):
+        assert [t.weight_version for t in draw.result().trajectories] == [1] * 6
+        assert drawn(draw.result().trajectories) == drawn(expected)
+        assert draw.result().proof is not None
+
+
+def drawn(trajectories: Sequence[Trajectory]) -> list[tuple[list[int], list[float]]]:
+    """What was drawn, to the last bit."""
+    responses = [trajectory.response for trajectory in trajectories]
+    assert all(response.behaviour_logprobs_T is not None for response in responses)
+    return [
+        (each.ids_T.tolist(), np.asarray(each.behaviour_logprobs_T).tolist()) for each in responses
+    ]
 
 
 @pytest.mark.engine

@@ -293,7 +293,7 @@ engine = VllmEngine(sys.argv[1], dtype="float32", seed=0, max_model_len=None,
                     exit_on_death=sys.argv[2] == "exit")
 def fail(*args, **kwargs):
     raise RuntimeError("kernel failed")
-engine._llm.generate = fail
+engine._llm.llm_engine.step = fail
 for _ in range(2):
     try:
         engine.generate(make_prompts(1), sampling=sampling(), seeds=[0])

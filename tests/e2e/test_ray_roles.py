@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 import time
 from functools import partial
 
@@ -51,6 +52,16 @@ class AsyncPart:
 
     async def wake(self) -> None:
         self.event.set()
+
+
+class Meeting:
+    """Calls that end together."""
+
+    def __init__(self) -> None:
+        self.barrier = threading.Barrier(2)
+
+    def meet(self) -> int:
+        return self.barrier.wait(20)
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +160,20 @@ def test_a_death_is_named_by_the_one_that_died_whoever_waited_for_it(launcher):
 
     with pytest.raises(RoleError, match=r"^sampler-1 died \(.*why is in its log"):
         asyncio.run(story())
+
+
+def test_a_part_takes_as_many_calls_at_once_as_it_has_threads(launcher):
+    async def story():
+        role = launcher.role("sampler-0", Meeting, calls_at_once=2)
+        await role.call("build")
+        answers = await asyncio.gather(role.call("meet", timeout=30), role.call("meet", timeout=30))
+        clock = await role.call("clock")
+        await role.stop()
+        return answers, clock
+
+    answers, clock = asyncio.run(story())
+    assert sorted(answers) == [0, 1], "each waits for the other"
+    assert [span.method for span in clock.spans if span.busy] == ["build", "meet", "meet"]
 
 
 def test_an_asynchronous_part_serves_a_call_while_another_waits(launcher):

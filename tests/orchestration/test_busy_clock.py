@@ -31,7 +31,7 @@ def test_work_is_booked_by_what_was_done_and_waits_by_what_ended_them(hands):
     hands.now += 2
     clock.begin("judge")
     hands.now += 3
-    clock.end()
+    clock.end("judge")
     hands.now += 5
     clock.begin("respond")
     hands.now += 7
@@ -45,7 +45,7 @@ def test_work_is_booked_by_what_was_done_and_waits_by_what_ended_them(hands):
         (1105, 5, False, "prompts"),
     ]
     assert clock.read(take_spans=True).spans == [], "taken once"
-    clock.end()
+    clock.end("respond")
     hands.now += 11
     assert clock.read().waiting_seconds == 11
 
@@ -53,7 +53,7 @@ def test_work_is_booked_by_what_was_done_and_waits_by_what_ended_them(hands):
 def test_a_wait_for_one_s_turn_is_told_from_the_wait_for_work(hands):
     clock = BusyClock()
     clock.begin("generate")
-    clock.end()
+    clock.end("generate")
     came = hands.now + 4
     hands.now += 10
     clock.begin("generate", came)
@@ -65,7 +65,7 @@ def test_what_came_while_the_part_worked_waited_for_nothing(hands):
     clock.begin("generate")
     came = hands.now + 1
     hands.now += 5
-    clock.end()
+    clock.end("generate")
     clock.begin("generate", came)
     assert clock.read().idle == {}
 
@@ -76,11 +76,35 @@ def test_a_clock_set_to_zero_in_the_middle_of_a_call_counts_the_rest_of_it(hands
     hands.now += 5
     clock.restart()
     hands.now += 2
-    clock.end()
+    clock.end("forward_backward")
     assert clock.read() == (2, {"learning": 2}, {}, 0, [])
     assert [span.seconds for span in clock.read(take_spans=True).spans] == [7], (
         "the timeline is whole"
     )
+
+
+def test_seconds_of_calls_that_overlap_are_the_one_s_that_ends_next(hands):
+    clock = BusyClock()
+    clock.begin("generate")
+    hands.now += 1
+    clock.begin("load_weights")
+    hands.now += 2
+    assert clock.read().busy == {"generating": 3}
+    clock.end("generate")
+    hands.now += 4
+    clock.begin("generate")
+    clock.end("load_weights")
+    hands.now += 8
+    clock.end("generate")
+    hands.now += 16
+    reading = clock.read(take_spans=True)
+    assert reading.busy == {"generating": 11, "loading_weights": 4}
+    assert (reading.idle, reading.waiting_seconds, reading.wall_seconds) == ({}, 16, 31)
+    assert [(span.start, span.seconds) for span in reading.spans] == [
+        (1100, 3),
+        (1103, 4),
+        (1107, 8),
+    ]
 
 
 @given(
@@ -102,7 +126,7 @@ def test_the_parts_add_up_to_the_wall_clock(calls):
             hands.now += waited
             clock.begin(method, None if before is None else hands.now - before)
             hands.now += worked
-            clock.end()
+            clock.end(method)
             reading = clock.read()
             spent = sum(reading.busy.values()) + sum(reading.idle.values())
             assert spent + reading.waiting_seconds == pytest.approx(reading.wall_seconds)
@@ -116,7 +140,7 @@ def test_a_part_that_nobody_reads_keeps_its_newest_spans_only(monkeypatch):
     for method in ["generate", "load_weights"] * 5:
         clock.begin(method)
         time.sleep(1e-4)
-        clock.end()
+        clock.end(method)
     spans = clock.read(take_spans=True).spans
     assert len(spans) == 4 and spans[-1].method == "load_weights"
 
@@ -129,7 +153,7 @@ def test_it_is_read_from_another_thread_while_the_part_works():
         clock.begin("nll")
         going.set()
         time.sleep(0.05)
-        clock.end()
+        clock.end("nll")
 
     thread = threading.Thread(target=work)
     thread.start()

@@ -29,7 +29,7 @@ def series(text: str) -> dict[tuple[str, ...], float]:
 def worked(method: str) -> BusyClock:
     clock = BusyClock()
     clock.begin(method)
-    clock.end()
+    clock.end(method)
     return clock
 
 
