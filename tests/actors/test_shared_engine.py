@@ -65,7 +65,8 @@ class Calls:
         return len(self.shared._waiting) + len(self.shared._running)
 
     def _run(self, prompts: Sequence[list[int]]) -> list[int]:
-        outputs: list[Any] = self.shared.run(prompts, [SimpleNamespace() for _ in prompts])
+        parameters: list[Any] = [SimpleNamespace() for _ in prompts]
+        outputs: list[Any] = self.shared.run(prompts, parameters)
         return [output.mark for output in outputs]
 
     def end(self) -> None:
