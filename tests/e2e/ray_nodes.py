@@ -1,5 +1,6 @@
 """Ray nodes of our own, on loopback or on hosts, started as an operator does, ended by pid."""
 
+import contextlib
 import json
 import os
 import socket
@@ -96,7 +97,8 @@ class RayNode:
     def kill(self) -> None:
         """Lose it at once, as when its machine dies: Ray's processes and all of its workers."""
         for process in self._family():
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):  # it went with another one
+                process.kill()
         self._process.wait(10)
 
     def is_running(self) -> bool:
