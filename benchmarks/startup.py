@@ -28,8 +28,7 @@ STAGES = {
     "data": "data, tokenizer",
     "ray": "a local Ray",
     "models": "finding the cached models",
-    "parts": "placing the parts; their imports, models and engines",
-    "warm_up": "each engine generates once",
+    "parts": "placing the parts; their imports, models and engines, which generate once",
     "push": "the first weight push, which finds out where weights go",
     "evaluation": "the student and the teacher before",
 }
@@ -70,7 +69,6 @@ def _one(output: str) -> dict[str, float]:
     config = load("quickstart", [*overrides, "monitoring.report=false"])
     settle_authentication(config.cluster)
     from orchestration import job
-    from orchestration.crew import Crew
     from orchestration.examiner import Examiner
     from orchestration.launcher import RayLauncher
     from orchestration.pipeline import Pipeline
@@ -86,7 +84,6 @@ def _one(output: str) -> dict[str, float]:
         (RayLauncher, "__enter__", "ray"),
         (Stages, "inputs", "models"),
         (session, "muster", "parts"),
-        (Crew, "warm_up", "warm_up"),
         (WeightSync, "push", "push"),
         (Examiner, "look", "evaluation"),
     ):

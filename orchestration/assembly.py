@@ -85,12 +85,22 @@ async def start_roles(config: RunConfig, place: "Placing") -> Roles:
     )
     try:
         timeout = config.cluster.start_timeout_seconds
-        await asyncio.gather(*(role.call("build", timeout=timeout) for role in roles.all()))
+        engines = roles.engines()
+        await asyncio.gather(
+            *(bring_up(role, timeout, warm=role in engines) for role in roles.all())
+        )
         await roles.learner.start(timeout)
     except BaseException:
         await roles.stop()
         raise
     return roles
+
+
+async def bring_up(role: Role, timeout: float, *, warm: bool = True) -> None:
+    """Build a part, and have an engine do what it does only once, whatever others are at."""
+    await role.call("build", timeout=timeout)
+    if warm:
+        await role.call("warm_up", timeout=timeout)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """The running roles of a session, and who looks after them."""
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -71,10 +70,6 @@ class Crew:
     watch: RoleWatch
     roster: Roster
     targets: TargetFile
-
-    async def warm_up(self) -> None:
-        """Generate once before the clock starts: engines do what they do only once."""
-        await asyncio.gather(*(role.call("warm_up") for role in self.roles.engines()))
 
     async def stop(self) -> None:
         """End every role."""

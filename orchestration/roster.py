@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from configs.supervision import SupervisionConfig
-from orchestration.assembly import Roles
+from orchestration.assembly import Roles, bring_up
 from orchestration.exporter import MetricsHub
 from orchestration.ledger import Ledger
 from orchestration.roles import AnswerLost, Role
@@ -129,8 +129,7 @@ class Roster:
         """Bring a newcomer up; where it fails, let some time pass before the next try."""
         try:
             await role.call("restart_clock", timeout=math.inf)  # answers once it has a place
-            await role.call("build", timeout=self.start_timeout)
-            await role.call("warm_up", timeout=self.start_timeout)
+            await bring_up(role, self.start_timeout)
             self._ready.append(role)
             self.roles.apart.append(role)
             self._failures = 0

@@ -92,7 +92,7 @@ class Session:
         looks = (crew.watch.run, crew.supervisor.watch, crew.roster.watch)
         tending = [asyncio.create_task(self._tend(look)) for look in looks]
         try:
-            await self._warm_up(crew)
+            await self._identify_teacher(crew)
             pipeline = self._pipeline(crew, await self._bring_up(crew))
             pipeline, clocks = await self._to_the_end(crew, pipeline)
             await crew.watch.last_look()
@@ -204,9 +204,8 @@ class Session:
             unfinished=self.books.ledger.in_flight,
         )
 
-    async def _warm_up(self, crew: Crew) -> None:
-        """Warm the engines up, and look at whom a served teacher really is."""
-        await crew.warm_up()
+    async def _identify_teacher(self, crew: Crew) -> None:
+        """Look at whom a served teacher really is."""
         if self.config.teacher.type == "openai" and crew.roles.teachers:
             self.fingerprint = await crew.roles.teachers[0].call("fingerprint")
             self.around.progress.announce(f"served teacher: fingerprint {self.fingerprint}")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from configs.supervision import SupervisionConfig
-from orchestration.assembly import Roles
+from orchestration.assembly import Roles, bring_up
 from orchestration.exporter import MetricsHub
 from orchestration.ledger import Ledger
 from orchestration.roles import AnswerLost, Role, RoleDied, RoleError
@@ -146,8 +146,7 @@ class Supervisor:
 
     async def _start(self, role: Role) -> None:
         role.restart()
-        await role.call("build", timeout=self.start_timeout)
-        await role.call("warm_up", timeout=self.start_timeout)
+        await bring_up(role, self.start_timeout)
         if role in self.roles.samplers:
             await self.sync.give(role)
 
