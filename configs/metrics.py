@@ -262,7 +262,11 @@ _TIME = (
         reduce="last",
         labels={"role": ENGINES},
     ),
-    _duration("sampling_seconds", "One call of a sampler to draw responses, evaluations included."),
+    _duration(
+        "sampling_seconds",
+        "One call of a sampler to draw responses, evaluations included; where calls overlap, from "
+        "the end of the one before.",
+    ),
     _duration("answering_seconds", "One call of a teacher to answer prompts, cached or not."),
     _duration("scoring_seconds", "One call of a teacher to score responses."),
     _duration("step_seconds", "One step, from one acknowledged batch to the next."),
