@@ -46,7 +46,8 @@ class SharedEngine:
         self._changed = Condition()
         self._led = False
         """Whether a call makes steps now."""
-        self._failed = False
+        self._failure: BaseException | None = None
+        """What a step raised."""
         self._waiting: deque[_Request] = deque()
         self._running: dict[str, _Request] = {}
         """By the name that vLLM knows it by."""
@@ -55,15 +56,15 @@ class SharedEngine:
     @property
     def alive(self) -> bool:
         """Whether no step has failed so far: after one that did, requests are still queued."""
-        return not self._failed
+        return self._failure is None
 
     def run(
         self, prompts: Sequence[list[int]], parameters: "Sequence[SamplingParams]"
     ) -> "list[RequestOutput]":
         """Return what vLLM answers to each prompt of token ids.
 
-        Raises what a step raised, in the call that made it, and RuntimeError in all others, then
-        and later.
+        Raises what a step raised, in the call that made it, and RuntimeError from that in all
+        others, then and later.
         """
         call = _Call(len(prompts))
         requests = [
@@ -72,9 +73,9 @@ class SharedEngine:
         ]
         with self._changed:
             self._waiting.extend(requests)
-            self._changed.wait_for(lambda: self._failed or not (call.missing and self._led))
-            if call.missing and self._failed:
-                raise RuntimeError("the vLLM engine has failed; build a new one")
+            self._changed.wait_for(lambda: self._failure or not (call.missing and self._led))
+            if call.missing and self._failure:
+                raise RuntimeError("the vLLM engine has failed; build a new one") from self._failure
             leads = call.missing > 0
             self._led |= leads
         if leads:
@@ -92,8 +93,8 @@ class SharedEngine:
             while call.missing:
                 self._admit()
                 self._step()
-        except BaseException:
-            self._failed = True
+        except BaseException as error:
+            self._failure = error
             raise
         finally:
             with self._changed:

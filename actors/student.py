@@ -23,8 +23,8 @@ class StudentSampler:
 
     Starts at version 0 with the weights of the folder ``model``. Calls may come from several
     threads: ``generate`` runs beside itself, and a later call's requests take the places in the
-    engine that an earlier one's leave. Whatever touches the weights waits for draws that came
-    before it, and those that came later wait for it: a response is of one version. With
+    engine that an earlier one's leave. Whatever touches the weights runs alone, after the draws
+    that came in before it and before those that come in later: a response is of one version. With
     ``exit_on_engine_death`` the process ends when vLLM fails, so that the run hears of it.
     """
 
@@ -72,7 +72,8 @@ class StudentSampler:
 
     def warm_up(self) -> None:
         """Generate once, so that the first real call does not pay for set-up."""
-        self._engine.warm_up()
+        with self._calls.side_by_side():
+            self._engine.warm_up()
 
     def transport(self) -> str:
         """Return how weights reach this sampler: ``object_store``, ``nccl`` or ``ipc``."""

@@ -200,8 +200,10 @@ class VllmEngine:
         """
         llm = self._running()
         llm.collective_rpc(phase, kwargs=payload)
-        if phase == "finish_weight_update":
-            llm.reset_prefix_cache()
+        if phase == "finish_weight_update" and not llm.reset_prefix_cache():
+            raise WeightSyncError(
+                "weights were loaded while responses were being drawn; push again"
+            )
 
     def expected_tensors(self) -> dict[str, tuple[int, ...]]:
         """Return name and shape of every tensor of the model's ``state_dict()``."""

@@ -41,7 +41,7 @@ class Reading(NamedTuple):
 class BusyClock:
     """A part's clock; any thread may read it while the part works.
 
-    Where calls overlap, every second is booked once: to the call that ends next.
+    Where calls overlap, every second is booked once: to the call that has been there longest.
     """
 
     def __init__(self) -> None:
@@ -78,7 +78,8 @@ class BusyClock:
         """Book the call of ``method`` that ends here."""
         with self._lock:
             assert method in self._under_way, f"no call of {method} was begun"
-            self._book(self._busy, activity_of(method).name, time.monotonic(), method)
+            oldest = self._under_way[0]
+            self._book(self._busy, activity_of(oldest).name, time.monotonic(), oldest)
             self._under_way.remove(method)
 
     def read(self, *, take_spans: bool = False) -> Reading:

@@ -116,6 +116,8 @@ class Pipeline:
     _stopped: asyncio.Event = field(default_factory=asyncio.Event)
     _drawing: asyncio.Event = field(default_factory=asyncio.Event)
     """Clear while an evaluation has the samplers to itself."""
+    _draws: "set[asyncio.Future[Any]]" = field(default_factory=set)
+    """Those that are under way; each ends with its proof."""
 
     def __post_init__(self, unfinished: Iterable[Uid]) -> None:
         """Size the slots from the batch and the policy-lag bound."""
@@ -316,8 +318,10 @@ class Pipeline:
         self._start_producers()
 
     async def _evaluate(self) -> None:
-        """Look at the newest weights; calls to draw wait, or come before them in the samplers."""
+        """Look at the newest weights: draws under way end before, and others wait until after."""
         self._drawing.clear()
+        if self._draws:
+            await asyncio.wait(self._draws)
         async with self.parts.sync.newest(bring_back=self.config.learns_from_student):
             await self.evaluate(self.step)
         self._drawing.set()
@@ -348,7 +352,10 @@ class Pipeline:
     async def _put_proved(self, maker: TupleMaker, made: Made) -> None:
         """Hand on what was drawn by weights that are proved; judging goes on meanwhile."""
         if maker.sampler and made.proof is not None:
-            proof = await maker.sampler.fetch(made.proof)
+            draw = asyncio.ensure_future(maker.sampler.fetch(made.proof))
+            self._draws.add(draw)
+            draw.add_done_callback(self._draws.discard)
+            proof = await draw
             await self.parts.sync.check(maker.sampler, proof)
         await self._put(made.uids, made.heads, made.batch)
 

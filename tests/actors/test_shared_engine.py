@@ -133,8 +133,9 @@ def test_a_failed_step_fails_every_call_then_and_later(engine):
     calls.step(1)
     with pytest.raises(ValueError, match="kernel failed"):
         first.result(10)
-    with pytest.raises(RuntimeError, match="has failed; build a new one"):
+    with pytest.raises(RuntimeError, match="has failed; build a new one") as told:
         second.result(10)
+    assert told.value.__cause__ is first.exception(), "the log says why, whoever writes it"
     assert not calls.shared.alive
     with pytest.raises(RuntimeError, match="has failed"):
         calls.shared.run([[1, 0]], [SimpleNamespace()])  # type: ignore[list-item]

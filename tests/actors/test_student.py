@@ -3,7 +3,7 @@
 import itertools
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -473,9 +473,9 @@ def test_calls_side_by_side_draw_what_they_draw_alone_and_pushes_come_between(
     push = make_push(make_model("gpt2", seed=2), version=1)
     with ThreadPoolExecutor(8) as pool:
         before = [pool.submit(sampler.generate, part) for part in parts]
-        time.sleep(0.02)  # they are on their way
+        have_come(sampler, before)
         pushed = pool.submit(sampler.load_weights, *push)
-        time.sleep(0.005)
+        have_come(sampler, [*before, pushed])
         after = [pool.submit(sampler.generate, part) for part in parts]
     assert pushed.result().version == 1
     for draw, expected in zip(before, alone, strict=True):
@@ -486,6 +486,26 @@ def test_calls_side_by_side_draw_what_they_draw_alone_and_pushes_come_between(
         assert [t.weight_version for t in draw.result().trajectories] == [1] * 6
         assert drawn(draw.result().trajectories) == drawn(expected)
         assert draw.result().proof is not None
+
+
+def have_come(sampler: StudentSampler, calls: "Sequence[Future[Any]]") -> None:
+    """Wait until every call is in the sampler, or answered."""
+    while len(sampler._calls._there) + sum(call.done() for call in calls) < len(calls):
+        time.sleep(1e-3)
+
+
+@pytest.mark.engine
+def test_warming_up_waits_for_a_push_that_came_before(request: pytest.FixtureRequest):
+    sampler = make_sampler("gpt2", seed=1)  # the first load of a process moves its layers about
+    request.addfinalizer(sampler.close)
+    model = make_model("gpt2", seed=2)
+    push = make_push(model, version=1)
+    with ThreadPoolExecutor(2) as pool:
+        pushed = pool.submit(sampler.load_weights, *push)
+        have_come(sampler, [pushed])
+        warm = pool.submit(sampler.warm_up)
+    assert pushed.result().version == 1 and warm.result() is None
+    assert proved(sampler, probe(model, push)) < 1e-4
 
 
 def drawn(trajectories: Sequence[Trajectory]) -> list[tuple[list[int], list[float]]]:

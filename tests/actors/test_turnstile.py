@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Self
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -35,6 +36,15 @@ class Watched:
             self.began[number].set()
             self._ends[number].wait()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave no thread behind, wherever an example ends."""
+        for end in self._ends:
+            end.set()
+        self._pool.shutdown()
+
     def end(self, number: int) -> None:
         """Let a call end, and wait until it has."""
         self._ends[number].set()
@@ -50,18 +60,18 @@ def has_begun(event: threading.Event) -> bool:
 def test_who_came_before_a_call_that_works_alone_is_done_before_it_and_nobody_beside_it(
     kinds, random
 ):
-    watched = Watched()
-    calls = [watched.call(alone=alone) for alone in kinds]
-    there = list(calls)
-    while there:
-        alone = [number for number in there if kinds[number]]
-        first = alone[0] if alone else len(kinds)
-        may = [there[0]] if kinds[there[0]] else [number for number in there if number < first]
-        assert all(has_begun(watched.began[number]) for number in may)
-        assert not any(watched.began[number].is_set() for number in set(there) - set(may))
-        ending = random.choice(may)
-        watched.end(ending)
-        there.remove(ending)
+    with Watched() as watched:
+        calls = [watched.call(alone=alone) for alone in kinds]
+        there = list(calls)
+        while there:
+            alone = [number for number in there if kinds[number]]
+            first = alone[0] if alone else len(kinds)
+            may = [there[0]] if kinds[there[0]] else [number for number in there if number < first]
+            assert all(has_begun(watched.began[number]) for number in may)
+            assert not any(watched.began[number].is_set() for number in set(there) - set(may))
+            ending = random.choice(may)
+            watched.end(ending)
+            there.remove(ending)
 
 
 def test_a_call_that_fails_lets_the_next_one_in():

@@ -83,7 +83,7 @@ def test_a_clock_set_to_zero_in_the_middle_of_a_call_counts_the_rest_of_it(hands
     )
 
 
-def test_seconds_of_calls_that_overlap_are_the_one_s_that_ends_next(hands):
+def test_seconds_of_calls_that_overlap_are_the_oldest_one_s(hands):
     clock = BusyClock()
     clock.begin("generate")
     hands.now += 1
