@@ -19,8 +19,8 @@ class StudentConfig(ModelSource):
     """Samplers with which a run begins; the others join it as the cluster has places for them.
     None: it begins with all of them."""
     batch_size: int = Field(default=32, ge=1)
-    """Prompts per call of ``generate``; while an engine draws so many, a later call's wait. A weight
-    push waits for the calls that came in before it."""
+    """Prompts per call of ``generate``; while an engine draws so many, a later call's wait. A
+    weight push waits for the calls that came in before it."""
     sampling: Sampling = Sampling()
     """How y_s is drawn. DPKD draws at temperature 1 (paper, Algorithm 1)."""
     max_model_len: int | None = Field(default=None, ge=8)
