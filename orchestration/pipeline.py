@@ -211,14 +211,13 @@ class Pipeline:
         part for it any more.
         """
         while index < self._producers():
-            prompts = await self._issue()
-            await self._drawing.wait()
-            await self._make(prompts)
+            await self._make(await self._issue())
 
     async def _make(self, prompts: list[Prompt]) -> None:
         """Have prompts made into tuples in the queue, whoever dies over them."""
         groups = [prompts]
         while groups:
+            await self._drawing.wait()
             group = groups.pop(0)
             maker = self._makers.next()
             try:

@@ -4,6 +4,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Self
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -75,12 +76,16 @@ def test_who_came_before_a_call_that_works_alone_is_done_before_it_and_nobody_be
 
 
 def test_a_call_that_fails_lets_the_next_one_in():
-    turnstile = Turnstile()
-    for _ in range(2):
-        try:
-            with turnstile.alone():
-                raise ValueError("failed")
-        except ValueError:
-            pass
-    with turnstile.side_by_side():
-        pass
+    turnstile, entered = Turnstile(), []
+
+    def enter(how: str) -> None:
+        with getattr(turnstile, how)():
+            entered.append(how)
+            raise ValueError("failed")
+
+    order = ["alone", "alone", "side_by_side", "alone"]
+    with ThreadPoolExecutor(1) as pool:
+        for how in order:
+            with pytest.raises(ValueError, match="failed"):
+                pool.submit(enter, how).result(10)
+    assert entered == order
