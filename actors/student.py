@@ -9,7 +9,7 @@ import numpy as np
 
 from actors.turnstile import Turnstile
 from actors.vllm_engine import VllmEngine
-from actors.weights import check_parts, check_tensors, check_version
+from actors.weights import check_parts, check_tensors, check_version, joined
 from configs.checksum import start_checksum
 from configs.errors import DataError, WeightSyncError
 from configs.faults import failpoint, is_armed
@@ -109,15 +109,28 @@ class StudentSampler:
             ]
             return Draw(trajectories, self._prove(scored))
 
-    def load_weights(
-        self, manifest: WeightManifest, parts: list[np.ndarray], going_back: bool = False
-    ) -> WeightReceipt:
-        """Load a push; ``parts`` are the bytes of the tensors that it names.
+    def load_weights(self, manifest: WeightManifest, *shards: list[np.ndarray]) -> WeightReceipt:
+        """Load a push; ``shards`` are the bytes of the tensors that it names, in their order.
 
-        ``going_back`` allows a version older than the one held: a snapshot that drew the
-        negatives returns after an evaluation of the newest weights. Raises WeightSyncError when
-        it does not arrive whole; from then on ``generate`` refuses, until another push does.
+        Raises WeightSyncError when it is older than what is held, or does not arrive whole; from
+        then on ``generate`` refuses, until another push does.
         """
+        return self._load(manifest, joined(manifest, shards), going_back=False)
+
+    def go_back(self, manifest: WeightManifest, *shards: list[np.ndarray]) -> WeightReceipt:
+        """Do the same with a version that may be older than the one held.
+
+        A snapshot that drew the negatives returns after an evaluation of the newest weights.
+        """
+        return self._load(manifest, joined(manifest, shards), going_back=True)
+
+    def relay(self, shard: list[np.ndarray]) -> list[np.ndarray]:
+        """Return a shard of a push as it came: now other machines find it here, too."""
+        return shard
+
+    def _load(
+        self, manifest: WeightManifest, parts: list[np.ndarray], *, going_back: bool
+    ) -> WeightReceipt:
         with self._calls.alone():
             start = time.monotonic()
             failpoint("sampler.load")

@@ -9,6 +9,7 @@ The sending half is ``learner/weights.py``.
 """
 
 import math
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -18,13 +19,14 @@ from configs.wire import TensorSpec, WeightManifest, WeightProbe, WeightProof
 
 ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
 """Bytes of one value of every dtype that travels."""
+_NOTHING = np.empty(0, np.uint8)
 
 
 def check_version(manifest: WeightManifest, *, held: int) -> None:
     """Raise WeightSyncError when the push is older than version ``held``.
 
     The same version may be pushed again: a retry changes nothing. Whoever means to bring an older
-    one back (a snapshot that negatives are drawn from) says ``going_back`` and is not asked.
+    one back (a snapshot that negatives are drawn from) does not ask.
     """
     if manifest.version < held:
         raise WeightSyncError(
@@ -58,6 +60,24 @@ def check_tensors(manifest: WeightManifest, expected: Mapping[str, tuple[int, ..
                 f"{_push(manifest)} has {name} with shape {sent[name]}, and the sampler's "
                 f"model with {tuple(shape)}; both must be made from the same configuration"
             )
+
+
+def joined(manifest: WeightManifest, shards: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
+    """Return each tensor's bytes; a tensor that was cut is put together in new memory.
+
+    ``shards`` are what ``learner.weights.cut`` made, in its order; ``check_parts`` says whether all
+    is there.
+    """
+    pieces = deque(piece for shard in shards for piece in shard)
+    parts: list[np.ndarray] = []
+    for spec in manifest.tensors:
+        if spec.same_as is None:
+            missing, taken = math.prod(spec.shape) * ITEMSIZE.get(spec.dtype, 0), []
+            while missing > 0 and pieces:
+                taken.append(pieces.popleft())
+                missing -= taken[-1].nbytes
+            parts.append(taken[0] if len(taken) == 1 else np.concatenate([_NOTHING, *taken]))
+    return [*parts, *pieces]
 
 
 def check_parts(manifest: WeightManifest, parts: Sequence[np.ndarray]) -> None:

@@ -59,9 +59,7 @@ class Sampler:
             return None
         return WeightProof(version=self._version, checksum="", logprobs=np.zeros(1, np.float32))
 
-    def load_weights(
-        self, manifest: WeightManifest, buffer: np.ndarray, going_back: bool = False
-    ) -> WeightReceipt:
+    def load_weights(self, manifest: WeightManifest, buffer: np.ndarray) -> WeightReceipt:
         """Take a version in."""
         self._version, self._pushed = manifest.version, True
         return WeightReceipt(version=manifest.version, seconds=0.0, nbytes=buffer.nbytes)
@@ -112,7 +110,7 @@ class Learner:
         self._step += 1
         return {"grad_norm": 1.0, "learning_rate": 1e-3, "step": float(self._step)}
 
-    def publish_weights(self, _lend: bool) -> tuple[WeightManifest, np.ndarray]:
+    def publish_weights(self, _lend: bool, _shards: int) -> tuple[WeightManifest, np.ndarray]:
         """Publish a version, and nothing else."""
         manifest = WeightManifest(
             version=self._step, tensors=(), nbytes=4, probe_ids=np.zeros(2, np.int32)

@@ -30,6 +30,8 @@ ACTIVITIES: Mapping[str, Activity] = {
     "annotate": Activity("scoring", "student_responses"),
     "score_responses": Activity("scoring", ORDERS),
     "load_weights": Activity("loading_weights", "weights"),
+    "go_back": Activity("loading_weights", "weights"),
+    "relay": Activity("relaying_weights", "weights"),
     "transfer": Activity("loading_weights", "weights"),
     "accept": Activity("loading_weights", "weights"),
     "prove": Activity("loading_weights", "weights"),

@@ -18,6 +18,25 @@ from configs.wire import TensorSpec, WeightManifest
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
+def cut(parts: Iterable[np.ndarray], count: int) -> list[list[np.ndarray]]:
+    """Cut flat arrays of bytes into ``count`` shards of even size, without a copy.
+
+    The last ones may be smaller, or empty. ``actors.weights.joined`` puts them together again.
+    """
+    parts = list(parts)
+    size = max(1, -(-sum(part.nbytes for part in parts) // count))
+    shards: list[list[np.ndarray]] = [[] for _ in range(count)]
+    place = 0
+    for part in parts:
+        rest = part
+        while rest.size:
+            which, filled = divmod(place, size)
+            shards[which].append(rest[: size - filled])
+            rest = rest[size - filled :]
+            place += shards[which][-1].size
+    return shards
+
+
 class WeightCopies:
     """New memory for all tensors: laid out first, then filled one tensor after the other.
 

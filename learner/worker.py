@@ -30,7 +30,7 @@ from learner.logprobs import ResponseScorer, disable_dropout, prove_scorer
 from learner.precision import matmul_precision
 from learner.segments import Asked, Segment
 from learner.step import forward_backward, gold_nll
-from learner.weights import WeightCopies, WeightViews, make_manifest, open_cuda_sender
+from learner.weights import WeightCopies, WeightViews, cut, make_manifest, open_cuda_sender
 
 _FULL_BYTES = 1 << 20
 """A disk with less room is taken for full: torch says of a failed write only that it failed."""
@@ -166,8 +166,11 @@ class LearnerWorker:
         budget = self._config.learner.micro_batch_tokens
         return gold_nll(self.engine, prompts, token_budget=budget)
 
-    def publish_weights(self, lend: bool = False) -> tuple[WeightManifest, list[np.ndarray]] | None:
-        """Return the weights as (manifest, each tensor's bytes) on rank 0, None elsewhere.
+    def publish_weights(self, lend: bool = False, shards: int = 1) -> tuple[Any, ...] | None:
+        """Return the weights as (manifest, bytes) on rank 0, None elsewhere.
+
+        The bytes are those of each tensor: a list of arrays, or ``shards`` of them
+        (``learner.weights.cut``), which travel each by itself.
 
         With ``lend`` the bytes may be the live weights', for a caller that copies them before
         the next step; ``probe`` must have ended before it, too. Otherwise, and under ZeRO-3, which
@@ -183,7 +186,7 @@ class LearnerWorker:
         self.engine.gather_weights(weights.put)
         parts = weights.parts()
         self._sent = start_checksum(parts)  # beside what is done with them now
-        return self._manifest(weights.specs, parts), parts
+        return self._manifest(weights.specs, parts), *cut(parts, shards)
 
     def send_weights(
         self, call: Callable[[str, dict[str, Any]], None], transport: str, samplers: int

@@ -57,14 +57,15 @@ class LearnerGroup:
         await self._all("load", folder)
         self.step = step
 
-    def publish_weights(self) -> tuple[tuple[Any, Any], Any]:
-        """Return references to (manifest, every tensor's bytes) of the weights, held by rank 0,
-        and to what they are to be proved by. The next step may begin when the last is there.
+    def publish_weights(self, shards: int = 1) -> tuple[tuple[Any, ...], Any]:
+        """Return references to the weights (manifest, and so many shards), held by rank 0, and
+        to what they are to be proved by. The next step may begin when the last is there.
         """
         published = [
-            rank.submit("publish_weights", rank.copies_answers, returns=2) for rank in self.ranks
+            rank.submit("publish_weights", rank.copies_answers, shards, returns=1 + shards)
+            for rank in self.ranks
         ]
-        return published[0], self.probe([manifest for manifest, _ in published])
+        return published[0], self.probe([manifest for manifest, *_ in published])
 
     def probe(self, behind: Sequence[Any] = ()) -> Any:
         """Return a reference to what the present weights make of the probe.

@@ -8,7 +8,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,7 +30,7 @@ from configs.wire import (
 from orchestration.costs import Costs
 from orchestration.gaps import Call
 from orchestration.replay import ReplayQueue
-from orchestration.roles import Role
+from orchestration.roles import Process, Role
 from orchestration.simulated_machine import Cores, Line
 
 _TOKEN = np.zeros(1, np.int32)
@@ -64,6 +64,7 @@ class World:
     cores: Cores
     driver: Line = field(init=False)
     network: Line = field(default_factory=Line)
+    """The line of the learner's machine."""
     busy: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     """Seconds of work by role, waits for a core included."""
     calls: list[Call] = field(default_factory=list)
@@ -73,6 +74,10 @@ class World:
     def __post_init__(self) -> None:
         """Let the driver work on the cores that all share."""
         self.driver = Line(self.cores)
+
+    def process(self, name: str) -> Process | None:
+        """Return where a part is, whose machine is its own; None where all share one's memory."""
+        return Process(name, 0, name) if self.costs.bandwidth else None
 
     async def pass_on(self, method: str, values: Sequence[Any]) -> None:
         """Let a call reach its part with what it carries; that takes time, and hardly a core."""
@@ -126,10 +131,24 @@ async def _item(answer: asyncio.Future[Any], index: int) -> Any:
     return (await answer)[index]
 
 
+class Shard(NamedTuple):
+    """A part of the weights, somewhere in the network."""
+
+    share: float
+    """Of their bytes."""
+    line: Line
+    """Of the machine that has it."""
+
+
 class SimulatedSampler(SimulatedRole):
-    """Draws; holds a version."""
+    """Draws; holds a version. Where weights cross a network it is on a machine of its own."""
 
     version = 0
+
+    def __init__(self, name: str, world: World) -> None:
+        super().__init__(name, world)
+        self.line = Line()
+        self.process = world.process(name)
 
     def generate(self, prompts: list[Prompt]) -> tuple[Draw, float]:
         """Answer with a trajectory a prompt."""
@@ -140,9 +159,7 @@ class SimulatedSampler(SimulatedRole):
         proof, _ = self.prove()
         return Draw(drawn, proof), self.world.costs.generate.of(len(prompts))
 
-    def load_weights(
-        self, version: int, parts: Any, going_back: bool = False
-    ) -> tuple[WeightReceipt, float]:
+    def load_weights(self, version: int, *_shards: "Shard") -> tuple[WeightReceipt, float]:
         """Take a version in."""
         self.version = version
         costs = self.world.costs
@@ -154,10 +171,15 @@ class SimulatedSampler(SimulatedRole):
         """Prove a version, of which there are no weights."""
         return WeightProof(version=self.version, checksum="", logprobs=_LOGPROB), 0.0
 
+    def relay(self, shard: "Shard") -> tuple["Shard", float]:
+        """Hand a shard on from here."""
+        return Shard(shard.share, self.line), 0.0
+
     async def run(self, method: str, values: list[Any]) -> Any:
-        """Let weights cross the network first: one machine after the other."""
-        if method == "load_weights":
-            await self.world.network.serve(self.world.costs.transfer)
+        """Let weights cross the network first."""
+        shards = [value for value in values if isinstance(value, Shard)]
+        copy = self.world.costs.transfer
+        await asyncio.gather(*(shard.line.serve(shard.share * copy) for shard in shards))
         return await super().run(method, values)
 
 
@@ -205,9 +227,14 @@ class SimulatedLearner(SimulatedRole):
         self.step += 1
         return {}, 0.0
 
-    def publish_weights(self, lend: bool = False) -> tuple[tuple[int, None], float]:
+    def __init__(self, name: str, world: World) -> None:
+        super().__init__(name, world)
+        self.process = world.process(name)
+
+    def publish_weights(self, lend: bool, shards: int) -> tuple[tuple[Any, ...], float]:
         """Publish the version, which is all that there is of the weights."""
-        return (self.step, None), self.world.costs.publish
+        parts = [Shard(1 / shards, self.world.network)] * shards
+        return (self.step, *parts), self.world.costs.publish
 
     def probe(self, published: object = None) -> tuple[WeightProbe, float]:
         """Say what it is to be proved by."""

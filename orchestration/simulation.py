@@ -150,6 +150,7 @@ def _parts(config: RunConfig, world: World, ledger: Ledger, recorder: SimulatedR
 
 def _levels(world: World, parts: Parts, recorder: SimulatedRecorder) -> dict[str, float]:
     queue: Any = parts.queue
+    samplers: Any = parts.samplers
     return {
         "now": recorder.times[-1] if recorder.times else 0.0,
         "steps": len(recorder.times),
@@ -158,7 +159,7 @@ def _levels(world: World, parts: Parts, recorder: SimulatedRecorder) -> dict[str
         "queue": queue.line.served,
         "queue_seconds": queue.line.busy_seconds,
         "tuples": world.ways["forward_backward"],
-        "network": world.network.busy_seconds,
+        "network": world.network.busy_seconds + max(each.line.busy_seconds for each in samplers),
         **{f"busy_{role}": seconds for role, seconds in world.busy.items()},
     }
 

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, cast
 from actors.weights import check_proof
 from configs.errors import WeightSyncError
 from configs.wire import WeightProof, WeightReceipt
+from orchestration.fan_out import relayed, relays
 from orchestration.learner_group import LearnerGroup
 from orchestration.roles import Role
 
@@ -39,8 +40,10 @@ class SyncRecord:
 
 class _Published(NamedTuple):
     version: int
-    weights: tuple[Any, Any]
-    """References to the manifest and the bytes of every tensor."""
+    manifest: Any
+    """A reference."""
+    shards: Sequence[Any]
+    """References to the bytes of every tensor."""
 
 
 _PROBES_KEPT = 64
@@ -111,8 +114,9 @@ class WeightSync:
     def publish(self) -> None:
         """Have the learner lay the current weights out. Its next step waits for ``laid_out``."""
         self._asked = time.monotonic()
-        weights, probe = self._learner.publish_weights()
-        self._snapshot, self._lent = _Published(self._learner.step, weights), None
+        shards = max(1, len(self._relays()))
+        (manifest, *weights), probe = self._learner.publish_weights(shards)
+        self._snapshot, self._lent = _Published(self._learner.step, manifest, weights), None
         self._expect(self._learner.step, probe)
 
     async def laid_out(self) -> None:
@@ -126,9 +130,14 @@ class WeightSync:
         """Bring what is published into every sampler, which then draws, and proves it so."""
         async with self._loading:
             assert self._snapshot is not None, "publish() comes first"
-            version, weights = self._snapshot
-            receipts = await self._each(version, "load_weights", *weights, going_back)
+            version, manifest, shards = self._snapshot
+            ways = relayed(shards, self._relays())
+            method = "go_back" if going_back else "load_weights"
+            receipts = await self._each(version, method, manifest, *ways)
             return self._record(version, receipts, self._asked)
+
+    def _relays(self) -> list[Role]:
+        return relays(self._samplers, self._learner.ranks[0])
 
     async def prove(self) -> None:
         """Have those samplers prove what they hold that have not drawn with it; raises as above."""
@@ -181,9 +190,9 @@ class WeightSync:
         # None was pushed: it holds the initial weights, as they do. One was pushed meanwhile: that
         # may have come before what was given.
         while self._snapshot is not None and self._snapshot.version != given:
-            given, weights = self._snapshot
+            given, manifest, shards = self._snapshot
             self._unproved[sampler] = given
-            self._arrived(sampler, await sampler.call("load_weights", *weights, True), given)
+            self._arrived(sampler, await sampler.call("go_back", manifest, *shards), given)
             await self._ask(sampler)
 
     @asynccontextmanager
@@ -260,7 +269,7 @@ class WeightSync:
             return self._record(version, await self._each(version, "accept", manifest), start)
 
     async def _each(self, version: int, method: str, *arguments: Any) -> dict[Role, WeightReceipt]:
-        """Have every sampler hold a version: one copy, which all of them read."""
+        """Have every sampler hold a version: one copy a machine, which all of them read."""
         samplers = list(self._samplers)
         self._unproved.update(dict.fromkeys(samplers, version))
         calls = (each.call(method, *arguments) for each in samplers)

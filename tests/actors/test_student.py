@@ -208,7 +208,7 @@ def test_after_a_push_sampler_and_learner_agree(family: str, monkeypatch: pytest
 def test_a_push_by_the_short_way_leaves_the_bits_that_the_loader_leaves():
     pushes = [make_push(make_model("gpt2", seed), version=50) for seed in (7, 8)]
     for push in pushes:
-        shared().load_weights(*push, True)
+        shared().go_back(*push)
     short = shared().generate(make_prompts()).trajectories
     engine = transfer_engine(shared())
     assert engine._places is not None
@@ -409,7 +409,7 @@ def test_an_older_snapshot_returns_when_it_is_asked_to():
     snapshot = make_push(old, version=5)
     sampler.load_weights(*snapshot)
     sampler.load_weights(*make_push(new, version=9))
-    assert sampler.load_weights(*snapshot, True).version == 5
+    assert sampler.go_back(*snapshot).version == 5
     assert largest_difference(sampler, old) < 1e-4
     assert {t.weight_version for t in sampler.generate(make_prompts()).trajectories} == {5}
 

@@ -5,11 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import xxhash
+from hypothesis import given
+from hypothesis import strategies as st
 
-from actors.weights import by_name, check_parts, check_proof, check_tensors, check_version
+from actors.weights import by_name, check_parts, check_proof, check_tensors, check_version, joined
 from configs.checksum import checksum, start_checksum
 from configs.errors import WeightSyncError
 from configs.wire import TensorSpec, WeightManifest, WeightProbe, WeightProof
+from learner.weights import cut
 
 PROBE = WeightProbe(
     version=7,
@@ -153,3 +156,31 @@ def test_a_probe_that_disagrees_or_is_not_a_number_proves_nothing(value):
 
 def test_a_probe_cut_by_a_short_context_is_compared_as_far_as_it_goes():
     assert check_proof(PROBE, proof(-1.0), "sampler-0") == 0.0
+
+
+def test_bytes_that_were_cut_badly_are_found():
+    manifest, parts = make_push()
+    one, two = cut(parts, 2)
+    for shards in ([one], [two, one], [one, two, two]):
+        with pytest.raises(WeightSyncError, match="push again"):
+            check_parts(manifest, joined(manifest, shards))
+
+
+SIZES = st.lists(st.integers(0, 150), max_size=12)
+
+
+@given(sizes=SIZES, count=st.integers(1, 9))
+def test_what_was_cut_is_joined_again(sizes: list[int], count: int):
+    parts = [np.arange(2 * size).astype(np.uint8) + number for number, size in enumerate(sizes)]
+    shards = cut(parts, count)
+    held = [sum(piece.nbytes for piece in shard) for shard in shards]
+    assert len(held) == count and max(held) <= max(1, -(-sum(held) // count)), "of even size"
+    manifest = WeightManifest(
+        version=0,
+        tensors=tuple(TensorSpec(str(i), (size,), "bfloat16") for i, size in enumerate(sizes)),
+        nbytes=2 * sum(sizes),
+        probe_ids=np.zeros(1, np.int32),
+    )
+    again = joined(manifest, shards)
+    check_parts(manifest, again)
+    assert [each.tolist() for each in again] == [part.tolist() for part in parts]

@@ -9,11 +9,21 @@ import contextlib
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import pytest
 
 _NEEDED = ("ip", "unshare", "nsenter")
+
+
+class Traffic(NamedTuple):
+    """Bytes over a wire."""
+
+    received: int
+    sent: int
+
+    def since(self, before: "Traffic") -> "Traffic":
+        return Traffic(self.received - before.received, self.sent - before.sent)
 
 
 class Host:
@@ -59,11 +69,12 @@ class Host:
         assert done.returncode == 0, f"{words}: {done.stderr}"
         return done.stdout
 
-    def bytes_received(self) -> int:
-        """Return what has come over its wire so far."""
+    def traffic(self) -> "Traffic":
+        """Return what has come and gone over its wire so far."""
         counters = Path(f"/proc/{self.pid}/net/dev").read_text()
         (wire,) = [line for line in counters.splitlines() if line.strip().startswith("eth0:")]
-        return int(wire.partition(":")[2].split()[0])
+        numbers = [int(word) for word in wire.partition(":")[2].split()]
+        return Traffic(received=numbers[0], sent=numbers[8])
 
     def close(self) -> None:
         """Let it go; it is gone with the last process that is in it."""

@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 
 from orchestration.ledger import read_events
-from tests.e2e.hosts import Host
+from tests.e2e.hosts import Host, Traffic
 from tests.e2e.ray_hosts import LEARNER, SAMPLER, SEATED, TEACHER, RayHosts
 from tests.e2e.tiny import TinyRun
 from tests.faults.faulty_run import FaultyRun
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
-SAMPLERS = ("sampler-0", "sampler-1")
+SAMPLERS = ("sampler-0", "sampler-1", "sampler-2")
+NOTHING = Traffic(0, 0)
 READ = (
     "import sys, urllib.request as web; print(web.urlopen(sys.argv[1], timeout=9).read().decode())"
 )
@@ -24,11 +25,11 @@ READ = (
 
 def test_hosts_are_cut_off_and_come_back_and_nothing_is_lost(tmp_path):
     settings = (
-        *("learner.steps=32", "student.replicas=2", "replay.max_policy_lag=2"),
+        *("learner.steps=32", "student.replicas=3", "replay.max_policy_lag=2"),
         # Weights of 470 KB: more than Ray sends inside a message.
         *("student.make.hidden_size=64", "monitoring.host=0.0.0.0", "monitoring.role_port=9110"),
     )
-    with RayHosts(tmp_path, LEARNER, TEACHER | SAMPLER, SAMPLER, SAMPLER) as cluster:
+    with RayHosts(tmp_path, LEARNER, TEACHER | SAMPLER, SAMPLER, SAMPLER, SAMPLER) as cluster:
         run = FaultyRun(
             tmp_path,
             *(*settings, *SEATED, f"cluster.address={cluster.address}"),
@@ -46,8 +47,10 @@ def test_hosts_are_cut_off_and_come_back_and_nothing_is_lost(tmp_path):
     outcome = run.outcome("9 hosts cut off", "wires")
     assert (outcome.lost, outcome.twice) == (0, 0)
     weights = summary["weight_sync"]["bytes"] * story.pushes
-    with_sampler, without = story.received
-    assert with_sampler > weights > 10 * without, "weights come by the wire, and hardly else"
+    sampler, idle, learner = story.traffic
+    assert sampler.received > weights > 10 * idle.received, "weights come by the wire"
+    assert weights < learner.sent < 1.8 * weights, "once: the samplers have the rest of each other"
+    assert sampler.sent > 2 / 3 * weights, "a third of them, to two others"
 
 
 def test_ranks_on_two_hosts_learn_together(tmp_path):
@@ -76,8 +79,8 @@ class Story:
         """Samplers that lost their host, in turn."""
         self.pushes = 0
         """Of weights, over which was counted what hosts received."""
-        self.received = (0, 0)
-        """Bytes, at a sampler's host that has nothing else, and at one that has nothing."""
+        self.traffic = (NOTHING, NOTHING, NOTHING)
+        """Of a sampler's host that has nothing else, of one that has nothing, of the learner's."""
 
     def tell(self) -> Iterator[None]:
         """Tell it."""
@@ -112,12 +115,14 @@ class Story:
         teacher, used = self.host("teacher-0"), self.hosts_of_samplers()
         busy = next(host for host in used if host is not teacher)
         idle = next(iter(set(self.network.hosts[3:]) - set(used)), None)
-        before = busy.bytes_received(), idle.bytes_received() if idle else 0
+        watched = (busy, idle, self.host("learner-0"))
+        before = [host.traffic() if host else NOTHING for host in watched]
         step = self.run.step()
         yield from self.steps(8)
-        after = busy.bytes_received(), idle.bytes_received() if idle else 0
+        after = [host.traffic() if host else NOTHING for host in watched]
         self.pushes = self.run.step() - step - 1  # one may have been half way
-        self.received = after[0] - before[0], after[1] - before[1]
+        sampler, idle, learner = map(Traffic.since, after, before)
+        self.traffic = (sampler, idle, learner)
 
     def cut_off_shortly(self, host: Host) -> Iterator[None]:
         """Nobody is declared dead for that."""

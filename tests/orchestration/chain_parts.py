@@ -69,7 +69,8 @@ class ChainLearner:
         failpoint("learner.stepped")
         return {"loss": int(self.digest[:6], 16) / 2**24, "grad_norm": 1.0, "step": self.step}
 
-    def publish_weights(self, lend: bool = False) -> tuple[WeightManifest, np.ndarray]:
+    def publish_weights(self, lend: bool, shards: int) -> tuple[WeightManifest, np.ndarray]:
+        assert shards == 1
         failpoint("learner.publish")
         buffer = np.frombuffer(self.digest.encode(), np.uint8)
         return manifest(self.step, nbytes=buffer.nbytes), buffer
@@ -124,11 +125,12 @@ class ChainSampler:
             return None
         return WeightProof(version=self.version, checksum="", logprobs=np.zeros(1, np.float32))
 
-    def load_weights(
-        self, manifest: WeightManifest, buffer: np.ndarray, going_back: bool = False
-    ) -> WeightReceipt:
+    def load_weights(self, manifest: WeightManifest, buffer: np.ndarray) -> WeightReceipt:
+        assert manifest.version >= self.version
+        return self.go_back(manifest, buffer)
+
+    def go_back(self, manifest: WeightManifest, buffer: np.ndarray) -> WeightReceipt:
         failpoint("sampler.load")
-        assert going_back or manifest.version >= self.version
         self.version, self.weights = manifest.version, buffer.tobytes()
         failpoint("sampler.loaded")
         self.pushed = True

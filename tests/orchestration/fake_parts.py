@@ -100,11 +100,12 @@ class FakeSampler:
         logprobs = np.full(1, self.logprob, np.float32)
         return WeightProof(version=self.version, checksum="", logprobs=logprobs)
 
-    def load_weights(
-        self, manifest: WeightManifest, buffer: np.ndarray, going_back: bool = False
-    ) -> WeightReceipt:
-        assert buffer.nbytes == manifest.nbytes
-        assert going_back or manifest.version >= self.version
+    def load_weights(self, manifest: WeightManifest, *shards: np.ndarray) -> WeightReceipt:
+        assert manifest.version >= self.version
+        return self.go_back(manifest, *shards)
+
+    def go_back(self, manifest: WeightManifest, *shards: np.ndarray) -> WeightReceipt:
+        assert np.concatenate(shards).tolist() == list(range(manifest.nbytes))
         self.version = manifest.version
         self.pushes.append(manifest.version)
         return WeightReceipt(version=self.version, seconds=0.0, nbytes=4)
@@ -113,9 +114,7 @@ class FakeSampler:
 class DeafSampler(FakeSampler):
     """Never takes a second push."""
 
-    def load_weights(
-        self, manifest: WeightManifest, buffer: np.ndarray, going_back: bool = False
-    ) -> WeightReceipt:
+    def go_back(self, manifest: WeightManifest, *shards: np.ndarray) -> WeightReceipt:
         self.version = 0
         self.pushes.append(0)
         return WeightReceipt(version=0, seconds=0.0, nbytes=4)
@@ -221,8 +220,8 @@ class FakeLearner:
         self.step += 1
         return {"grad_norm": 1.0, "learning_rate": 1e-3, "step": float(self.step)}
 
-    def publish_weights(self, lend: bool = False) -> tuple[WeightManifest, np.ndarray]:
-        return manifest(self.step, nbytes=4), np.zeros(4, np.uint8)
+    def publish_weights(self, lend: bool = False, shards: int = 1) -> tuple[Any, ...]:
+        return manifest(self.step, nbytes=4), *np.array_split(np.arange(4, dtype=np.uint8), shards)
 
     def probe(self, published: object = None) -> WeightProbe:
         return probe(self.step)

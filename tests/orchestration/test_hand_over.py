@@ -30,13 +30,13 @@ class SlowSampler(FakeSampler):
         self.failure, self.fails_load = failure, fails_load
         self.loads: list[tuple[float, float]] = []
 
-    def load_weights(self, *push: Any) -> WeightReceipt:
+    def go_back(self, *push: Any) -> WeightReceipt:
         began = time.monotonic()
         time.sleep(LOAD_SECONDS)
         self.loads.append((began, time.monotonic()))
         if self.failure and len(self.loads) == self.fails_load:
             raise self.failure
-        return super().load_weights(*push)
+        return super().go_back(*push)
 
 
 class WatchedLearner(FakeLearner):
@@ -53,9 +53,9 @@ class WatchedLearner(FakeLearner):
         self.learned.append((began, time.monotonic()))
         return statistics
 
-    def publish_weights(self, lend: bool = False) -> Any:
+    def publish_weights(self, lend: bool = False, shards: int = 1) -> Any:
         self.published.append(self.step)
-        return super().publish_weights(lend)
+        return super().publish_weights(lend, shards)
 
 
 def run(tmp_path: Path, sampler: FakeSampler, learner: FakeLearner, **how: Any) -> Rig:
@@ -153,8 +153,8 @@ class DriftingSampler(FakeSampler):
         super().__init__()
         self.wrong = wrong
 
-    def load_weights(self, *push: Any) -> WeightReceipt:
-        receipt = super().load_weights(*push)
+    def go_back(self, *push: Any) -> WeightReceipt:
+        receipt = super().go_back(*push)
         self.logprob = -0.5 * (self.version >= self.wrong)
         return receipt
 

@@ -36,8 +36,6 @@ def test_laws_are_lines_and_what_takes_a_whole_step_first_comes_first():
             "driver": 0.002,
             "queue": 0.001,
             "latency": {"forward_backward": [0.05, 0.001]},
-            "weight_bytes": 1e9,
-            "bandwidth": 1e10,
         }
     )
     rows = scaled(load("quickstart", []), costs, (1, 4, 16))
@@ -45,11 +43,21 @@ def test_laws_are_lines_and_what_takes_a_whole_step_first_comes_first():
     found = {law.resource: law for law in laws(rows)}
     assert found["driver"][1:3] == pytest.approx((7 * 0.002, 5 * 0.002))
     assert found["queue"][1:3] == pytest.approx((3 * 0.001, 0.001))
-    assert found["weights"][1:3] == pytest.approx((0, 0.1), abs=1e-9)
     assert found["tuples"][1:3] == pytest.approx((0.05, 32 * 0.001))
-    assert found["weights"].end == pytest.approx(step / 0.1)
+    assert found["tuples"].end == pytest.approx((step - 0.05) / 0.032)
     assert max(law.off for law in found.values()) < 1e-6
-    assert laws(rows)[0].resource == "weights"
+    assert laws(rows)[0].resource == "tuples"
+
+
+def test_the_law_of_weights_says_that_they_follow_no_line():
+    """A copy's time to one machine; two from three machines on; above 32 a little more of each."""
+    costs = Costs.from_dict({**GIVEN, "weight_bytes": 1e9, "bandwidth": 1e10, "driver": 0.002})
+    rows = scaled(load("quickstart", []), costs, (1, 4, 16, 64))
+    assert [row.forecast.fan_out_seconds for row in rows] == pytest.approx([0.1, 0.2, 0.2, 0.3])
+    calls = [row.forecast.driver_calls for row in rows]
+    assert calls == pytest.approx([12, 7 + 6 * 4, 7 + 6 * 16, 7 + 5 * 64 + 32]), "and relay"
+    (law,) = (law for law in laws(rows) if law.resource == "weights")
+    assert law.off > 0.2 and law.end > 300
 
 
 def test_what_takes_no_time_never_ends():

@@ -82,7 +82,7 @@ def test_two_samplers_have_a_call_of_half_a_batch_each():
     assert seen.step_seconds == pytest.approx(0.5 + 0.8 + 0.64 + 1.06)
 
 
-def test_weights_go_to_one_machine_after_the_other():
+def test_weights_cross_a_network_in_two_copies_time_however_many_machines_there_are():
     costs = Costs(
         generate=COSTS.generate,
         judge=COSTS.judge,
@@ -92,9 +92,12 @@ def test_weights_go_to_one_machine_after_the_other():
         weight_bytes=1e9,
         bandwidth=1e10,
     )
-    one, four = (forecast(recipe(0, f"student.replicas={n}"), costs) for n in (1, 4))
-    assert one.fan_out_seconds == pytest.approx(0.1)
-    assert four.fan_out_seconds == pytest.approx(0.4)
+    counts = (1, 2, 4, 32, 64)
+    settings = ("learner.batch_size=64", "replay.max_tuples=256")
+    seen = [forecast(recipe(0, f"student.replicas={n}", *settings), costs) for n in counts]
+    fan_out = [each.fan_out_seconds for each in seen]
+    assert fan_out == pytest.approx([0.1, 0.2, 0.2, 0.2, 0.3]), "32 shards, which 64 are sent"
+    one = forecast(recipe(0), costs)
     assert one.step_seconds == pytest.approx(3.8 + 0.25 + 0.1 + 0.125)
 
 
