@@ -22,6 +22,7 @@ MODULES: dict[str, list[str]] = {
     "prompt_sharing": [],
     "push": [],
     "push_pause": [],
+    "fan_out": [],
     "overlap": [],
     "queue_rate": [],
     "memory_growth": [],

@@ -53,6 +53,7 @@ BARS = {
     ),
     "push": Bar(0.4, True, "bytes/s of a push ÷ of a plain memory copy"),
     "push_pause": Bar(0.03, False, "share of the quickstart's wall clock that samplers load"),
+    "fan_out": Bar(0.5, False, "seconds of a push to seven machines in shards ÷ a copy to each"),
     "overlap": Bar(1.9, True, "speed overlapped ÷ in lockstep, sampling = learning = 1 s"),
     "overlap_ideal": Bar(0.95, True, "speed overlapped ÷ the ideal's"),
     "queue": Bar(20_000, True, "tuples/s through put, lease and ack, 64 a call, over Ray"),

@@ -117,6 +117,12 @@ class Network:
         """Pull its plug at the switch: both sides live on, and hear nothing of each other."""
         self._link("set", host.name, "down")
 
+    def limit(self, *discipline: str) -> None:
+        """Queue by a discipline of ``tc``'s at both ends of every wire."""
+        for host in self.hosts:
+            host.run("tc", "qdisc", "add", "dev", "eth0", *discipline)
+            self._switch.run("tc", "qdisc", "add", "dev", host.name, *discipline)
+
     def join(self, host: Host) -> None:
         """Put the plug back."""
         self._link("set", host.name, "up")
