@@ -4,6 +4,7 @@ import asyncio
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from time import monotonic
 
 from configs.agreement import check_agreement
 from configs.errors import ConfigError, DependencyError
@@ -24,7 +25,7 @@ def calibrate(
     announce: Callable[[str], None],
     *,
     cores: float,
-    rounds: int = 1,
+    rounds: int,
 ) -> Costs:
     """Make the runs that the recipe allows, ``rounds`` times in turns, and fit the costs.
 
@@ -33,9 +34,13 @@ def calibrate(
     """
     kinds = allowed(calibrations(config), announce)
     seen: dict[str, list[Measured]] = {kind: [] for kind in kinds}
-    for number, kind in enumerate(list(kinds) * rounds, start=1):
-        each = kinds[kind]
-        announce(f"calibration {number} of {rounds * len(kinds)}: {STEPS} steps, {_named(each)}")
+    began, total = monotonic(), rounds * len(kinds)
+    for done, kind in enumerate(list(kinds) * rounds):
+        each, left = kinds[kind], ""
+        if done:
+            minutes = (monotonic() - began) / done * (total - done) / 60
+            left = f"; about {minutes:.1f} min left"
+        announce(f"calibration {done + 1} of {total}: {STEPS} steps, {_named(each)}{left}")
         seen[kind].append(measure(each, f"calibration-{kind}", folder))
     return fit(kinds, seen, cores=cores)
 

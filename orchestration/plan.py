@@ -95,7 +95,10 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, str | None, li
     parser.add_argument("--costs", type=Path, help="file of costs, instead of a calibration here")
     parser.add_argument("--save", type=Path, help="keep what the calibration found in this file")
     parser.add_argument(
-        "--rounds", type=_rounds, default=1, help="calibrate so often, on a machine that is shared"
+        "--rounds",
+        type=_rounds,
+        default=2,
+        help="make the calibration's runs so often (default: 2)",
     )
     parser.add_argument(
         "--cores", type=_number_of_cores, help="cores that all parts share (default: these)"

@@ -73,13 +73,29 @@ class Line:
     busy_seconds: float = 0.0
     served: int = 0
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _free: float = 0.0
+    """When a device has served all who came."""
 
     async def serve(self, seconds: float, calls: int = 1) -> None:
         """Wait for one's turn, and for one's own service, which counts as so many ``calls``."""
+        if self.cores is None:
+            await until(self.book(seconds, calls))
+            return
         self.busy_seconds += seconds
         self.served += calls
         async with self._turn:
-            if self.cores:
-                await self.cores.work(seconds)
-            elif seconds > 0:
-                await asyncio.sleep(seconds)
+            await self.cores.work(seconds)
+
+    def book(self, seconds: float, calls: int = 1) -> float:
+        """Take the next turn of a device, which takes no core; returns when it will be over."""
+        assert self.cores is None
+        self.busy_seconds += seconds
+        self.served += calls
+        self._free = max(self._free, asyncio.get_running_loop().time()) + seconds
+        return self._free
+
+
+async def until(time: float) -> None:
+    """Wait until then; not at all where that is past."""
+    if (seconds := time - asyncio.get_running_loop().time()) > 0:
+        await asyncio.sleep(seconds)

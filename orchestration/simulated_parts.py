@@ -31,7 +31,7 @@ from orchestration.costs import Costs
 from orchestration.gaps import Call
 from orchestration.replay import ReplayQueue
 from orchestration.roles import Process, Role
-from orchestration.simulated_machine import Cores, Line
+from orchestration.simulated_machine import Cores, Line, until
 
 _TOKEN = np.zeros(1, np.int32)
 _LOGPROB = np.zeros(1, np.float32)
@@ -179,7 +179,7 @@ class SimulatedSampler(SimulatedRole):
         """Let weights cross the network first."""
         shards = [value for value in values if isinstance(value, Shard)]
         copy = self.world.costs.transfer
-        await asyncio.gather(*(shard.line.serve(shard.share * copy) for shard in shards))
+        await until(max((shard.line.book(shard.share * copy) for shard in shards), default=0.0))
         return await super().run(method, values)
 
 

@@ -50,7 +50,22 @@ def test_a_recipe_that_cannot_be_calibrated_is_refused_before_the_first_run(monk
         update={"replay": config.replay.model_copy(update={"max_tuples": 1})}
     )
     with pytest.raises(ConfigError, match=r"cannot be calibrated: replay\.max_tuples"):
-        calibrate(broken, Path(), lambda _: None, cores=2)
+        calibrate(broken, Path(), lambda _: None, cores=2, rounds=1)
+
+
+def test_it_says_how_long_it_will_take(monkeypatch, tmp_path):
+    clock = iter(range(0, 1000, 30))
+    monkeypatch.setattr(calibration, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(calibration, "measure", lambda *_: None)
+    monkeypatch.setattr(calibration, "fit", lambda kinds, seen, **_: seen)
+    said: list[str] = []
+    seen = calibrate(load("quickstart"), tmp_path, said.append, cores=2, rounds=2)
+    assert {kind: len(runs) for kind, runs in seen.items()} == dict.fromkeys(  # type: ignore[attr-defined]
+        ("whole", "half", "overlapped", "abreast"), 2
+    )
+    assert said[0] == "calibration 1 of 8: 30 steps, one sampler, in lockstep, 32 prompts a call"
+    assert said[1].endswith("16 prompts a call; about 3.5 min left")
+    assert said[7].endswith("; about 0.5 min left")
 
 
 def test_a_calibration_goes_on_from_no_checkpoint():

@@ -13,7 +13,8 @@ from orchestration.scaling import laws, scaled
 
 GIVEN = {"generate": [0.5, 0.05], "judge": 0.02, "learn": [0.1, 0.03], "latency": 0.001}
 COSTS = Costs.from_dict(GIVEN)
-QUICKSTART = Path(__file__).parents[2] / "docs" / "scaling" / "quickstart.json"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "scaling.md"
+QUICKSTART = DOCUMENT.parent / "scaling" / "quickstart.json"
 
 
 def test_with_work_in_proportion_only_the_design_costs_efficiency():
@@ -58,6 +59,36 @@ def test_the_law_of_weights_says_that_they_follow_no_line():
     assert calls == pytest.approx([12, 7 + 6 * 4, 7 + 6 * 16, 7 + 5 * 64 + 32]), "and relay"
     (law,) = (law for law in laws(rows) if law.resource == "weights")
     assert law.off > 0.2 and law.end > 300
+
+
+@pytest.mark.parametrize(
+    ("costs", "overrides"),
+    [
+        ("quickstart.json", []),
+        (
+            "assumed_1b.yaml",
+            ["learner.batch_size=128", "student.batch_size=128", "replay.max_tuples=1024"],
+        ),
+    ],
+)
+def test_the_document_s_tables_are_what_the_command_finds(costs, overrides):
+    _, _, behind = DOCUMENT.read_text().partition(f"--costs docs/scaling/{costs} --apart")
+    told = [line.split("|")[1:-1] for line in behind.splitlines() if line.startswith("| ")][1:3]
+    rows = scaled(
+        load("quickstart", overrides), read_costs(DOCUMENT.parent / "scaling" / costs), (1, 8)
+    )
+    for cells, row in zip(told, rows, strict=True):
+        seen = row.forecast
+        assert [cell.strip() for cell in cells] == [
+            *(str(number) for number in (row.samplers, row.teachers, row.batch)),
+            f"{seen.pairs_per_second:.4g}",
+            f"{row.efficiency:.0%}",
+            f"{seen.queue_operations:.3g}",
+            f"{seen.driver:.0%}",
+            f"{1e3 * seen.driver_seconds:.0f}",
+            f"{seen.fan_out_seconds:.3g}",
+            f"{seen.tuples_seconds:.3g}",
+        ]
 
 
 def test_what_takes_no_time_never_ends():
