@@ -71,7 +71,8 @@ async def _run(config: RunConfig, launcher: Any) -> dict[int, dict[str, int]]:
     from orchestration.exporter import MetricsHub
     from orchestration.learner_group import LearnerGroup
     from orchestration.ledger import Ledger
-    from orchestration.pipeline import Parts, Pipeline
+    from orchestration.parts import Parts
+    from orchestration.pipeline import Pipeline
     from orchestration.progress import Progress
     from orchestration.recorder import Recorder
     from orchestration.run_folder import RunFolder

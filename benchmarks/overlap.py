@@ -102,7 +102,7 @@ async def _run(config: RunConfig, launcher: Any, ledger: Any) -> float:
 
 def _parts(roles: dict[str, Any], ledger: Any) -> Any:
     from orchestration.learner_group import LearnerGroup
-    from orchestration.pipeline import Parts
+    from orchestration.parts import Parts
     from orchestration.simulated_parts import SimulatedRecorder, SimulatedSupervisor
     from orchestration.weight_sync import WeightSync
 

@@ -14,7 +14,7 @@ from orchestration.keeper import Keeper
 from orchestration.launcher import Launcher
 from orchestration.ledger import Ledger
 from orchestration.lifecycle import StopRequest
-from orchestration.pipeline import Parts
+from orchestration.parts import Parts
 from orchestration.progress import Progress
 from orchestration.recorder import Recorder
 from orchestration.role_counts import role_counts

@@ -13,7 +13,8 @@ from orchestration.costs import Costs
 from orchestration.gaps import Call
 from orchestration.learner_group import LearnerGroup
 from orchestration.ledger import Ledger
-from orchestration.pipeline import Parts, Pipeline
+from orchestration.parts import Parts
+from orchestration.pipeline import Pipeline
 from orchestration.replay import ReplayQueue
 from orchestration.role_counts import role_counts
 from orchestration.simulated_machine import Cores

@@ -16,8 +16,9 @@ from configs.wire import Draw, Parcel, Prompt, Response, Uid
 from orchestration.learner_group import LearnerGroup
 from orchestration.ledger import Ledger, read_events
 from orchestration.local import LocalRole
+from orchestration.parts import Parts
 from orchestration.payloads import Payloads
-from orchestration.pipeline import Parts, Pipeline
+from orchestration.pipeline import Pipeline
 from orchestration.replay import ReplayQueue
 from orchestration.roles import AnswerLost, RoleDied
 from orchestration.slots import Slots
@@ -589,7 +590,7 @@ def test_tuples_whose_contents_are_lost_are_made_again_and_learned_from_once(tmp
     balance = rig.ledger.balance()
     assert (balance.issued, balance.consumed, balance.in_flight) == (24, 24, 0)
     assert rig.noted("reissued") and max(rig.recorder.lags) <= lag
-    assert len(pipeline._payloads) == 0, "nothing is kept of what is learned from"
+    assert len(pipeline._production.payloads) == 0, "nothing is kept of what is learned from"
 
 
 def test_one_machine_that_is_lost_is_one_loss_however_many_batches_lay_there(tmp_path):
