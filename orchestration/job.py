@@ -101,7 +101,8 @@ async def _run(
     finally:
         hub.close()
         trackers.close()
-    return _finish(folder, progress, stop, summary)
+    _announce_end(folder, progress, stop, summary)
+    return stop.exit_code
 
 
 def _is_finished(origin: Origin, config: RunConfig) -> bool:
@@ -112,12 +113,8 @@ def _is_finished(origin: Origin, config: RunConfig) -> bool:
     return status is not None and status.get("state") == "succeeded"
 
 
-def _finish(folder: RunFolder, progress: Progress, stop: StopRequest, summary: dict) -> int:
+def _announce_end(folder: RunFolder, progress: Progress, stop: StopRequest, summary: dict) -> None:
     progress.announce(result_table(summary))
     progress.announce(f"student: {folder.student}  summary: {folder.path / 'summary.json'}")
     if stop.signal:
         progress.announce("to go on from here: the same command with resume=auto")
-    state = "stopped" if stop.signal else "succeeded"
-    reason = stop.signal.name if stop.signal else ""
-    folder.status(state, step=summary["steps"], reason=reason, exit_code=stop.exit_code)
-    return stop.exit_code

@@ -70,6 +70,10 @@ class Session:
             )
             try:
                 return await self._run_with(crew)
+            except asyncio.CancelledError:
+                if self.around.stop.signal:
+                    self._say_how_it_ended()
+                raise
             finally:
                 self.around.stop.on_first_signal(None)
                 await crew.stop()
@@ -105,7 +109,16 @@ class Session:
         self.books.ledger.run_finished(state=state, step=pipeline.step)
         summary = self._summary(pipeline.step, crew, clocks)
         self.books.folder.summary(summary)
+        self._say_how_it_ended(pipeline.step)
         return summary
+
+    def _say_how_it_ended(self, step: int | None = None) -> None:
+        """Leave the last word, before parts and displays take their time to end: whoever signals
+        may lose patience, as `ray job stop` does after three seconds.
+        """
+        stop = self.around.stop
+        state, reason = ("stopped", stop.signal.name) if stop.signal else ("succeeded", "")
+        self.books.folder.status(state, step=step, reason=reason, exit_code=stop.exit_code)
 
     async def _tend(self, look: Callable[[], Awaitable[None]]) -> None:
         """Look after the parts until cancelled; where that fails, the run goes on without."""
@@ -176,15 +189,18 @@ class Session:
             self.around.progress.close()
 
     async def _finish(self, crew: Crew, step: int) -> None:
-        """Keep, evaluate and save what was learned."""
+        """Keep, save and evaluate what was learned."""
         await self._keep(crew, step)
+        await self._save(crew.roles, step)
+        if self.around.stop.signal:
+            self._say_how_it_ended(step)
 
         async def look() -> None:
             async with crew.sync.newest(bring_back=False):
                 await self.books.examiner.look("after", step, crew.roles)
 
         await crew.supervisor.persist(look)
-        await self._save(crew.roles, step)
+        self._write_card(step)
 
     async def _keep(self, crew: Crew, step: int) -> None:
         """Write the last checkpoint, where one may be (see ``RunConfig.checkpoint_every``)."""
@@ -218,6 +234,10 @@ class Session:
         self.books.folder.student.mkdir(exist_ok=True)
         await roles.learner.save_model(str(self.books.folder.student))
         self.inputs.tokenizer.save_pretrained(self.books.folder.student)
+        self._write_card(steps)
+
+    def _write_card(self, steps: int) -> None:
+        """Write what goes with the student, with the scores that there are."""
         write_model_card(self.books.folder.student, self.config, steps, self.books.examiner.scores)
 
     def _summary(

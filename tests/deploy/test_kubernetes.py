@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from deploy.prometheus import rule
-from tests.deploy.agreement_with_code import code_complaints, configured
+from tests.deploy.agreement_with_code import configured
+from tests.deploy.complaints import complaints
 from tests.deploy.manifests import (
     DEPLOY,
     OVERLAYS,
@@ -24,24 +25,8 @@ from tests.deploy.manifests import (
     one,
     pod_templates,
 )
-from tests.deploy.operator_rules import (
-    job_complaints,
-    memory_of,
-    operator_complaints,
-    pod_complaints,
-)
+from tests.deploy.operator_rules import memory_of
 from tests.deploy.schemas import CRDS, schema_complaints
-
-
-def complaints(manifests: list[Manifest], folder: Path) -> list[str]:
-    job = one(manifests, "RayJob")
-    return [
-        *(complaint for manifest in manifests for complaint in schema_complaints(manifest)),
-        *job_complaints(job),
-        *pod_complaints(job),
-        *operator_complaints(of_kind(manifests, "NetworkPolicy")),
-        *code_complaints(manifests, folder),
-    ]
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
