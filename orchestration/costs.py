@@ -114,8 +114,8 @@ class Costs:
 
 _LINES = ("generate", "judge", "learn", "respond")
 _BYTES = ("weight_bytes", "bandwidth")
-_MOST = {False: 1e9, True: 1e18}
-"""Largest number of seconds (31 years), and of bytes: beyond, clocks of floats stand still."""
+_MOST = {False: 1e6, True: 1e18}
+"""Largest number of seconds (12 days), and of bytes: beyond, virtual time takes real time."""
 
 
 def _refuse_unknown(where: str, given: Iterable[Any], known: Iterable[str]) -> None:
@@ -151,6 +151,7 @@ def _expected(name: str) -> str:
     if name == "crowding":
         return "share of a core's speed: 0 or more, and less than 1"
     kind = "number of bytes" if name in _BYTES else "number of seconds"
+    kind += f" up to {_MOST[name in _BYTES]:g}"
     return kind + (", and no [fixed, each]" if name in _LINES else "")
 
 

@@ -5,13 +5,14 @@ file; the real pipeline then runs over simulated parts (``orchestration.simulati
 """
 
 import argparse
+import contextlib
 import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from configs.errors import ConfigError, DpkdError
+from configs.errors import ConfigError, DependencyError, DpkdError
 from configs.load import load
 from configs.run import RunConfig
 from orchestration.balance import APART
@@ -25,6 +26,8 @@ from orchestration.scaling import scaled
 from orchestration.simulation import require_balance, simulate
 
 SAMPLERS = (1, 8, 64, 512, 1000)
+ROUNDS = 2
+"""Of a calibration: runs vary, on the quietest machine."""
 EPILOG = """\
 costs, in seconds, as --costs takes them (JSON or YAML): generate, respond, judge and learn as a
 number a prompt or as [fixed, each]; latency, from a call to its beginning, a number or by method;
@@ -41,6 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.save and options.costs:
             raise ConfigError("--save keeps what a calibration finds, and --costs makes none")
+        if options.rounds and options.costs:
+            raise ConfigError("--rounds is of a calibration, and --costs makes none")
+        if options.cores and options.apart:
+            raise ConfigError("--cores says how many all parts share, --apart that they share none")
         config = load(recipe, overrides)
         require_balance(config)
         costs = _costs(config, options)
@@ -48,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plan = Plan(config=config, costs=costs, forecast=simulate(config, costs, cores=cores))
         say_plan(plan)
         if options.scale:
-            say_scale(scaled(config, costs, SAMPLERS))
+            say_scale(scaled(config, costs, SAMPLERS), costs)
     except DpkdError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code
@@ -65,8 +72,15 @@ def _costs(config: RunConfig, options: argparse.Namespace) -> Costs:
     if options.save:
         check_place(options.save)  # better to fail now than after the runs
     folder = Path(tempfile.mkdtemp(prefix="dpkd-plan-"))
-    costs = calibrate(config, folder, say, cores=this_machine().usable_cores, rounds=options.rounds)
-    shutil.rmtree(folder)  # where a run fails, its log stays to be read
+    cores = this_machine().usable_cores
+    try:
+        costs = calibrate(config, folder, say, cores=cores, rounds=options.rounds or ROUNDS)
+    except DependencyError:
+        raise  # the log of the run that failed is there to be read
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+    shutil.rmtree(folder)
     if options.save:
         write_costs(options.save, costs)
         say(f"costs kept in {options.save}: --costs {options.save} plans with them again")
@@ -74,15 +88,17 @@ def _costs(config: RunConfig, options: argparse.Namespace) -> Costs:
 
 
 def _number_of_cores(text: str) -> float:
-    if not (value := float(text)) > 0:
-        raise argparse.ArgumentTypeError("a number above 0 is needed")
-    return value
+    with contextlib.suppress(ValueError):
+        if (value := float(text)) > 0:
+            return value
+    raise argparse.ArgumentTypeError(f"a number above 0 is needed, not {text!r}")
 
 
 def _rounds(text: str) -> int:
-    if (value := int(text)) < 1:
-        raise argparse.ArgumentTypeError("at least 1 is needed")
-    return value
+    with contextlib.suppress(ValueError):
+        if (value := int(text)) > 0:
+            return value
+    raise argparse.ArgumentTypeError(f"a whole number above 0 is needed, not {text!r}")
 
 
 def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, str | None, list[str]]:
@@ -95,10 +111,7 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, str | None, li
     parser.add_argument("--costs", type=Path, help="file of costs, instead of a calibration here")
     parser.add_argument("--save", type=Path, help="keep what the calibration found in this file")
     parser.add_argument(
-        "--rounds",
-        type=_rounds,
-        default=2,
-        help="make the calibration's runs so often (default: 2)",
+        "--rounds", type=_rounds, help=f"make the calibration's runs so often (default: {ROUNDS})"
     )
     parser.add_argument(
         "--cores", type=_number_of_cores, help="cores that all parts share (default: these)"

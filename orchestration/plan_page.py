@@ -99,7 +99,7 @@ def _say_balance(plan: Plan, best: Balance) -> None:
         say(
             "ranks are taken to share a batch evenly and to add up gradients in no time: all_reduce"
         )
-    if bound := _bound(config):
+    if bound := bound_of(config):
         say(f"{bound} allows no other number of samplers and teachers")
 
 
@@ -107,15 +107,16 @@ def _parts(config: RunConfig) -> int:
     return config.student.replicas + config.teacher.replicas + config.learner.ranks
 
 
-def _bound(config: RunConfig) -> str | None:
+def bound_of(config: RunConfig) -> str | None:
     """Return the setting that forbids several parts of a kind."""
     if config.cluster.local:
         return "cluster.local=true"
     return "deterministic=true" if config.deterministic else None
 
 
-def say_scale(rows: Sequence[Scaled]) -> None:
+def say_scale(rows: Sequence[Scaled], costs: Costs) -> None:
     """Print what becomes of more and more samplers, and what ends it."""
+    far = bool(costs.bandwidth)
     table = Table("samplers", "teachers", "batch", "pairs/s", "efficiency", "queue ops/s")
     for heading in ("driver", "driver ms/step", "weights' way, s/step", "tuples' way, s/step"):
         table.add_column(heading)
@@ -128,20 +129,25 @@ def say_scale(rows: Sequence[Scaled]) -> None:
             f"{seen.queue_operations:.3g}",
             f"{seen.driver:.0%}",
             f"{1e3 * seen.driver_seconds:.0f}",
-            f"{seen.fan_out_seconds:.3g}",
+            f"{seen.fan_out_seconds:.3g}" if far else "-",
             f"{seen.tuples_seconds:.3g}",
         )
     say(as_text(table).rstrip())
-    _say_laws(laws(rows), rows[0].forecast.step_seconds)
+    found = [law for law in laws(rows) if far or law.resource != "weights"]
+    _say_laws(found, rows[0].forecast.step_seconds)
+    if not far:
+        say(
+            "the weights' way to other machines is not counted: these costs have no bandwidth "
+            "(bytes a second from one machine to another; with weight_bytes, in --costs)"
+        )
 
 
 def _say_laws(found: Sequence[Law], step: float) -> None:
-    table = Table("shared by all", "seconds a step with N samplers", "off by", "a whole step at N")
+    table = Table("shared by all", "seconds a step with N samplers", "off by at most")
+    table.add_column("a whole step at N")
     for law in found:
         end = f"{law.end:.3g}" if math.isfinite(law.end) else "never"
-        table.add_row(
-            law.resource, f"{law.fixed:.3g} + {law.each:.3g} N", f"{law.off:.1%} at most", end
-        )
+        table.add_row(law.resource, f"{law.fixed:.3g} + {law.each:.3g} N", f"{law.off:.1%}", end)
     say(as_text(table).rstrip())
     first = found[0]
     if math.isinf(first.end):

@@ -5,6 +5,7 @@ replay queue, the ledger, the weight hand-over's protocol.
 """
 
 import asyncio
+import math
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -91,7 +92,7 @@ class SimulatedRole(Role):
     """Runs its calls in the order of their submission, as an actor does."""
 
     def __init__(self, name: str, world: World) -> None:
-        super().__init__(name, timeout=1e9)
+        super().__init__(name, timeout=math.inf)
         self.world = world
         self._last: asyncio.Future[Any] | None = None
 
@@ -102,6 +103,10 @@ class SimulatedRole(Role):
         if returns == 1:
             return answer
         return tuple(asyncio.ensure_future(_item(answer, index)) for index in range(returns))
+
+    async def fetch(self, reference: Any, timeout: float | None = None) -> Any:
+        """Wait as long as it takes: nobody hangs here."""
+        return await reference
 
     async def stop(self) -> None:
         """Nothing to stop."""

@@ -40,11 +40,28 @@ def test_the_table_of_scale_has_a_row_for_each_number_and_says_what_ends_it(
     assert main(["quickstart", "--costs", costs_file(tmp_path, driver=0.02), "--scale"]) == 0
     said = capsys.readouterr().out
     rows = [line.split("│")[1:-1] for line in said.splitlines() if line.startswith("│")]
-    assert [row[0].strip() for row in rows[-7:-4]] == ["1", "4", "16"]
-    laws = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows[-4:]}
-    assert laws["driver"][:2] == ["0.14 + 0.1 N", "0.0% at most"], "5 calls a sampler, and 7"
-    assert laws["weights"] == ["0 + 0 N", "0.0% at most", "never"]
+    assert [row[0].strip() for row in rows[-6:-3]] == ["1", "4", "16"]
+    assert {row[-2].strip() for row in rows[-6:-3]} == {"-"}
+    laws = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows[-3:]}
+    assert laws["driver"][:2] == ["0.14 + 0.1 N", "0.0%"], "5 calls a sampler, and 7"
+    assert laws["queue"] == ["0 + 0 N", "0.0%", "never"]
     assert "first ends the driver: with " in said
+    assert "weights' way to other machines is not counted: these costs have no bandwidth" in said
+
+
+def test_the_way_of_weights_has_a_law_where_a_bandwidth_is_given(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(plan, "SAMPLERS", (1, 4))
+    costs = costs_file(tmp_path, weight_bytes=1e9, bandwidth=1e9)
+    assert main(["quickstart", "--costs", costs, "--scale"]) == 0
+    said = capsys.readouterr().out
+    assert "│ weights" in said and "not counted" not in said
+    assert "first ends the weights: with " in said
+
+
+def test_costs_may_be_as_large_as_they_are_taken(tmp_path, capsys):
+    costs = costs_file(tmp_path, generate=1e6, judge=1e6, learn=1e6, driver=1e6)
+    assert main(["quickstart", "--costs", costs]) == 0
+    assert "150 steps of 32 pairs" in capsys.readouterr().out
 
 
 def test_it_goes_to_a_thousand_samplers():
@@ -69,7 +86,9 @@ def test_the_costs_of_the_documents_can_be_planned_with(name, capsys):
         (["--save", "{list}/costs.json"], "costs.json cannot be written (Not a directory)"),
         (["--save", "/dev/null"], "--save /dev/null is no file to be replaced"),
         (["--costs", "{costs}", "--save", "{costs}"], "--costs makes none"),
-        (["--costs", "{negative}"], "learn=-1 is no number of seconds"),
+        (["--costs", "{costs}", "--rounds", "3"], "--costs makes none"),
+        (["--costs", "{costs}", "--apart", "--cores", "3"], "that they share none"),
+        (["--costs", "{negative}"], "learn=-1 is no number of seconds up to 1e+06"),
         (["--costs", "{latin}"], "latin.yaml, line 1: not UTF-8"),
         (["--costs", "{keys}"], "keys.yaml: costs name 1; there are generate"),
         (["--costs", "{zeros}"], "a step takes no time at all"),
@@ -104,6 +123,32 @@ def test_what_was_kept_stays_until_a_calibration_has_succeeded(tmp_path, capsys,
     assert main(["quickstart", "--save", str(kept)]) == 0
     assert read_costs(kept) == COSTS
     assert [path.name for path in tmp_path.iterdir()] == ["costs.json"], "and no draft"
+
+
+def test_a_calibration_that_is_interrupted_leaves_nothing_and_one_that_failed_its_log(
+    tmp_path, monkeypatch
+):
+    folder = tmp_path / "runs"
+    monkeypatch.setattr(plan.tempfile, "mkdtemp", lambda **_: folder.mkdir() or str(folder))
+    for error, code, left in (
+        (KeyboardInterrupt, 130, False),
+        (DependencyError("failed"), 3, True),
+    ):
+
+        def ends(*_: object, error=error, **__: object) -> Costs:
+            raise error
+
+        monkeypatch.setattr(calibration, "calibrate", ends)
+        assert main(["quickstart"]) == code
+        assert folder.exists() == left
+
+
+@pytest.mark.parametrize("words", [["--rounds", "x"], ["--rounds", "0"], ["--cores", "many"]])
+def test_a_number_that_is_none_is_refused(words, capsys):
+    with pytest.raises(SystemExit):
+        main(["quickstart", *words])
+    said = capsys.readouterr().err
+    assert f"above 0 is needed, not {words[1]!r}" in said
 
 
 def test_weights_of_unknown_size_are_said_to_be_so(tmp_path, capsys, monkeypatch):
