@@ -1,79 +1,91 @@
-"""Whether manifests say what the code says: command lines, recipes, ports, labels, resources."""
+"""Whether manifests say what the code says: the entrypoint, its recipe, ports, resources."""
 
-import json
-import shlex
+import tempfile
+from argparse import Namespace
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
-
-from configs.errors import DpkdError
-from configs.load import load
+from configs.errors import ConfigError
+from configs.load import load, recipe_names
 from configs.monitoring import MonitoringConfig
 from configs.run import RunConfig
 from orchestration.role_counts import role_counts
 from orchestration.role_metrics import PORT_STEPS
-from orchestration.room import no_room
+from orchestration.room import bundle, no_room
+from tests.deploy.choices import choice_complaints
 from tests.deploy.command_lines import command_of, parsed
 from tests.deploy.manifests import Manifest, of_kind, one, pod_templates, ports_of
+from tests.deploy.pods import Pod, head_of, part, parts, ray_pods, word, workers_of
+from tests.deploy.ray_start import offer
+from tests.deploy.references import named
 
-METRICS_PATH = "/metrics"
-RAY_METRICS_PORT = 8080
 ROLES = ("sampler", "teacher", "learner")
 
 
 def code_complaints(manifests: list[Manifest], folder: Path) -> list[str]:
     """Return where an overlay and the code differ; ``folder`` is there to write to."""
     job = one(manifests, "RayJob")
+    return [*_network(manifests, job), *entrypoint_complaints(manifests, folder)]
+
+
+def entrypoint_complaints(manifests: list[Manifest], folder: Path) -> list[str]:
+    """Return what is wrong with the run that is submitted, and with its room."""
+    job = one(manifests, "RayJob")
     try:
-        config = configured(manifests, folder)
-    except DpkdError as error:
+        options, config = _submitted(manifests, folder)
+    except ValueError as error:
         return [f"the entrypoint is refused: {error}"]
+    idle = ["the entrypoint starts nothing: --dry-run"] if options.dry_run else []
     return [
-        *_references(manifests, job),
+        *idle,
+        *choice_complaints(config),
         *_ports(job, config),
-        *_scraping(manifests, job),
-        *_network(manifests, job),
+        *_places(job, config),
         *_resources(job, config),
     ]
 
 
 def configured(manifests: list[Manifest], folder: Path) -> RunConfig:
     """The configuration that the entrypoint makes, read as the real command reads it."""
-    module, words = command_of(one(manifests, "RayJob")["spec"]["entrypoint"])
+    return _submitted(manifests, folder)[1]
+
+
+def _submitted(manifests: list[Manifest], folder: Path) -> tuple[Namespace, RunConfig]:
+    """Options and configuration. Raises ValueError where the command would refuse them."""
+    line = word(one(manifests, "RayJob"), "spec", "entrypoint")
+    try:
+        module, arguments = command_of(line)
+    except ValueError as error:
+        raise ConfigError(f"{line!r} is no command ({error})") from None
     if module != "orchestration.run":
-        raise DpkdError(f"{module} is not python -m orchestration.run")
-    _, recipe, overrides = parsed(module, words)
-    path = folder / Path(recipe or "").name
-    for config_map in of_kind(manifests, "ConfigMap"):
-        if path.name in config_map["data"]:
-            path.write_text(config_map["data"][path.name])
-    config = load(str(path), overrides)
-    for key, place in (("output", config.output), ("cache", config.cache)):
-        if not place.is_relative_to("/data"):
-            raise DpkdError(f"{key}={place} goes with the pod")
-    return config
+        raise ConfigError(f"{module} is not python -m orchestration.run")
+    options, recipe, overrides = parsed(module, arguments)
+    return options, load(_laid_out(manifests, recipe, folder), overrides)
 
 
-def _references(manifests: list[Manifest], job: Manifest) -> Iterator[str]:
-    """Names that pods refer to, and paths that the entrypoint reads."""
-    recipe = Path(shlex.split(job["spec"]["entrypoint"])[3])
-    head = dict(pod_templates(job))["head"]["spec"]
-    mounts = {each["mountPath"]: each["name"] for each in head["containers"][0]["volumeMounts"]}
-    if str(recipe.parent) not in mounts:
-        yield f"nothing is mounted at {recipe.parent}"
-    for name, template in pod_templates(job):
-        for volume in template["spec"].get("volumes", []):
-            config_map = volume.get("configMap", {}).get("name")
-            claim = volume.get("persistentVolumeClaim", {}).get("claimName")
-            if config_map and not of_kind(manifests, "ConfigMap", config_map):
-                yield f"{name}: there is no ConfigMap {config_map}"
-            if claim and not of_kind(manifests, "PersistentVolumeClaim", claim):
-                yield f"{name}: there is no PersistentVolumeClaim {claim}"
-        account = template["spec"].get("serviceAccountName")
-        if not of_kind(manifests, "ServiceAccount", account):
-            yield f"{name}: there is no ServiceAccount {account}"
+def _laid_out(manifests: list[Manifest], recipe: str | None, folder: Path) -> str | None:
+    """A recipe where ``load`` finds it: one of ours, or a file that the head has mounted."""
+    if recipe is None or recipe in recipe_names():
+        return recipe
+    place = PurePosixPath(recipe)
+    files = _files_at(manifests, str(place.parent))
+    if place.name not in files:
+        raise ConfigError(f"no ConfigMap that the head mounts at {place.parent} has {place.name}")
+    laid = Path(tempfile.mkdtemp(dir=folder))
+    for name, text in files.items():
+        (laid / Path(name).name).write_text(text, encoding="utf-8")
+    return str(laid / place.name)
+
+
+def _files_at(manifests: list[Manifest], path: str) -> dict[str, str]:
+    """Names and texts of the files that the head finds in a folder."""
+    head = head_of(one(manifests, "RayJob"))
+    source = part(head.volumes.get(word(head.mounts.get(path), "name")), "configMap")
+    data = part(named(manifests, "ConfigMap").get(word(source, "name")), "data")
+    chosen = {word(each, "path"): word(each, "key") for each in parts(source, "items")}
+    keys = chosen or {key: key for key in data}
+    return {name: word(data, key) for name, key in keys.items() if key in data}
 
 
 def served_ports(config: MonitoringConfig, ranks: int) -> dict[str, int]:
@@ -86,33 +98,34 @@ def served_ports(config: MonitoringConfig, ranks: int) -> dict[str, int]:
 
 def _ports(job: Manifest, config: RunConfig) -> Iterator[str]:
     served = served_ports(config.monitoring, config.learner.ranks)
-    if config.monitoring.host != "0.0.0.0":
-        yield f"exporters listen on {config.monitoring.host}: no other pod reaches them"
-    named: dict[str, int] = {}
-    for where, template in pod_templates(job):
-        ports = ports_of(template)
-        named |= ports
-        if where != "submitter" and ports.get("ray-metrics") != RAY_METRICS_PORT:
-            yield f"{where}: Ray's own metrics are on port {RAY_METRICS_PORT}"
+    pods = ray_pods(job)
     for name, port in served.items():
-        if named.get(name) != port:
-            yield f"the exporter of {name} is on port {port}, the pods say {named.get(name)}"
+        naming = [pod for pod in pods if name in pod.ports]
+        for pod in naming:
+            if pod.ports[name] != port:
+                said = f"the pods of {pod.where} say {pod.ports[name]}"
+                yield f"the exporter of {name} is on port {port}, {said}"
+        if not naming:
+            yield f"the exporter of {name} is on port {port}, and no pod names it"
+    if "driver" not in head_of(job).ports:
+        yield "the driver runs on the head, which does not name its port"
 
 
-def _scraping(manifests: list[Manifest], job: Manifest) -> Iterator[str]:
-    templates = dict(pod_templates(job))
-    pods = {name: ports_of(each) for name, each in templates.items() if name != "submitter"}
-    offered = {port for ports in pods.values() for port in ports}
-    for monitor in of_kind(manifests, "PodMonitor"):
-        endpoints = monitor["spec"]["podMetricsEndpoints"]
-        asked = {endpoint["port"] for endpoint in endpoints}
-        yield from (f"PodMonitor asks for a port {name} of no pod" for name in asked - offered)
-        exporters = offered - {"gcs", "dashboard", "client"}
-        yield from (f"nobody scrapes the port {name}" for name in exporters - asked)
-        for endpoint in endpoints:
-            if endpoint["path"] != METRICS_PATH:
-                yield f"PodMonitor asks for {endpoint['path']}, exporters answer {METRICS_PATH}"
-        yield from _unselected(monitor["spec"]["selector"], job, "PodMonitor")
+def _places(job: Manifest, config: RunConfig) -> Iterator[str]:
+    """Whether every pod that a role may come to names the role's port."""
+    for pod in workers_of(job):
+        for role in ROLES:
+            wanted = bundle(getattr(config.cluster, role))
+            if role not in pod.ports and _holds(pod, wanted):
+                yield f"a {role} may come to the pods of {pod.where}, which do not name its port"
+
+
+def _holds(pod: Pod, wanted: dict[str, float]) -> bool:
+    try:
+        there = offer(pod)
+    except ValueError:
+        return False
+    return all(there.get(name, 0) >= amount for name, amount in wanted.items())
 
 
 def _network(manifests: list[Manifest], job: Manifest) -> Iterator[str]:
@@ -154,19 +167,10 @@ def _unselected(selector: dict[str, Any], job: Manifest, who: str) -> Iterator[s
 
 def _resources(job: Manifest, config: RunConfig) -> Iterator[str]:
     """Whether the groups' pods have places for all roles, as the run asks of Ray's nodes."""
-    pods = [pod for group in _groups(job) for pod in [_offer(group)] * group["replicas"]]
+    try:
+        each = [(f"a pod of {pod.where}", offer(pod), pod.count) for pod in workers_of(job)]
+    except ValueError:
+        return  # what cannot be read is said of ray start
+    pods = [(name, there) for name, there, count in each for _ in range(count)]
     if why := no_room(config.cluster, role_counts(config), pods):
         yield f"the groups cannot hold {why}"
-
-
-def _groups(job: Manifest) -> list[Manifest]:
-    return job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
-
-
-def _offer(group: Manifest) -> tuple[str, dict[str, float]]:
-    """What one pod of a group is to Ray."""
-    requests = group["template"]["spec"]["containers"][0]["resources"]["requests"]
-    custom = group["rayStartParams"].get("resources", "'{}'")
-    offer = {"CPU": float(requests["cpu"]), "GPU": float(requests.get("nvidia.com/gpu", 0))}
-    # As a shell gets it: quoted once for Ray's command line.
-    return f"a pod of {group['groupName']}", offer | json.loads(yaml.safe_load(custom))

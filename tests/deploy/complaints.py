@@ -3,18 +3,37 @@
 from pathlib import Path
 
 from tests.deploy.agreement_with_code import code_complaints
-from tests.deploy.manifests import Manifest, of_kind, one
+from tests.deploy.environments import environment_complaints
+from tests.deploy.exposure import exposure_complaints
+from tests.deploy.images import image_complaints
+from tests.deploy.manifests import Manifest, of_kind
+from tests.deploy.mounts import mount_complaints
 from tests.deploy.operator_rules import job_complaints, operator_complaints, pod_complaints
+from tests.deploy.ray_start import ray_start_complaints
+from tests.deploy.references import reference_complaints
 from tests.deploy.schemas import schema_complaints
+from tests.deploy.scraping import scraping_complaints
+from tests.deploy.submission import submission_complaints
 
 
 def complaints(manifests: list[Manifest], folder: Path) -> list[str]:
     """Return them; ``folder`` is there to write to."""
-    job = one(manifests, "RayJob")
+    jobs = of_kind(manifests, "RayJob")
+    if len(jobs) != 1:
+        return [f"there are {len(jobs)} RayJobs: a run is one"]
+    (job,) = jobs
     return [
         *(complaint for manifest in manifests for complaint in schema_complaints(manifest)),
         *job_complaints(job),
         *pod_complaints(job),
         *operator_complaints(of_kind(manifests, "NetworkPolicy")),
+        *reference_complaints(manifests, job),
+        *exposure_complaints(manifests, job),
+        *mount_complaints(job),
+        *environment_complaints(job),
+        *image_complaints(job),
+        *ray_start_complaints(job),
+        *submission_complaints(job),
+        *scraping_complaints(manifests, job),
         *code_complaints(manifests, folder),
     ]

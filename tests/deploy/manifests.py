@@ -53,7 +53,7 @@ def of_kind(manifests: list[Manifest], kind: str, name: str = "") -> list[Manife
     return [
         each
         for each in manifests
-        if each["kind"] == kind and name in ("", each["metadata"]["name"])
+        if each["kind"] == kind and (not name or name == each["metadata"]["name"])
     ]
 
 

@@ -20,12 +20,16 @@ FOREIGN = ("monitoring.coreos.com/",)
 
 def schema_complaints(manifest: Manifest) -> list[str]:
     """What an API server would refuse; unknown fields, which it drops in silence, included."""
+    if not isinstance(manifest.get("apiVersion"), str):
+        return [f"{manifest['kind']} has no apiVersion"]
     if manifest["apiVersion"].startswith("ray.io/"):
         return _ray(manifest) if CRDS.is_dir() else []
     if manifest["apiVersion"].startswith(FOREIGN):
         return []
     try:
         kubernetes_validate.validate(manifest, VERSION, strict=True)
+    except kubernetes_validate.SchemaNotFoundError:
+        return [f"Kubernetes {VERSION} has no {manifest['kind']} of {manifest['apiVersion']}"]
     except kubernetes_validate.ValidationError as error:
         return [f"{manifest['kind']} {'.'.join(map(str, error.path))}: {error.message}"]
     return []

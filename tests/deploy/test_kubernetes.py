@@ -1,13 +1,10 @@
 """Every overlay is taken by the API servers, KubeRay, a restricted namespace, and our code."""
 
-import copy
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -26,6 +23,7 @@ from tests.deploy.manifests import (
     pod_templates,
 )
 from tests.deploy.operator_rules import memory_of
+from tests.deploy.planted import Planted, assert_caught, container, group, head, job
 from tests.deploy.schemas import CRDS, schema_complaints
 
 
@@ -157,39 +155,12 @@ def test_what_the_image_is_built_of_is_let_into_the_build():
     assert all((DEPLOY.parent / name).exists() for name in allowed)
 
 
-def head(manifests: list[Manifest]) -> Manifest:
-    return dict(pod_templates(one(manifests, "RayJob")))["head"]
-
-
-def job(manifests: list[Manifest]) -> Manifest:
-    return one(manifests, "RayJob")["spec"]
-
-
-def container(manifests: list[Manifest]) -> Manifest:
-    return head(manifests)["spec"]["containers"][0]
-
-
-def group(manifests: list[Manifest]) -> Manifest:
-    return job(manifests)["rayClusterSpec"]["workerGroupSpecs"][0]
-
-
-def _rename(manifests: list[Manifest]) -> None:
-    one(manifests, "ConfigMap", "dpkd-recipe")["metadata"]["name"] = "dpkd-recipe-5k2h"
-
-
 def _closed(manifests: list[Manifest]) -> None:
     policies = of_kind(manifests, "NetworkPolicy")
     manifests.remove(next(each for each in policies if each["metadata"]["name"] == "dpkd-metrics"))
 
 
-def _edit(manifests: list[Manifest], old: str, new: str) -> None:
-    data = one(manifests, "ConfigMap", "dpkd-recipe")["data"]
-    assert old in data["recipe.yaml"]
-    data["recipe.yaml"] = data["recipe.yaml"].replace(old, new)
-
-
-Spoil = Callable[[list[Manifest]], Any]
-PLANTED: dict[str, tuple[Spoil, str]] = {
+PLANTED: Planted = {
     "a field that does not exist": (
         lambda m: container(m).update(volumeMount=[]),
         "volumeMount",
@@ -264,57 +235,10 @@ PLANTED: dict[str, tuple[Spoil, str]] = {
         lambda m: head(m)["spec"].update(terminationGracePeriodSeconds=30),
         "before the driver has had its time",
     ),
-    "a name that kustomize has changed": (_rename, "there is no ConfigMap dpkd-recipe"),
-    "a misspelt override": (
-        lambda m: job(m).update(entrypoint=job(m)["entrypoint"] + " monitoring.prot=1"),
-        "the nearest known key is 'monitoring.port'",
-    ),
-    "results that go with the pod": (
-        lambda m: job(m).update(entrypoint=job(m)["entrypoint"].replace("/data/runs", "/tmp/runs")),
-        "goes with the pod",
-    ),
-    "another command": (
-        lambda m: job(m).update(entrypoint="python train.py /etc/dpkd/recipe.yaml"),
-        "is not python -m orchestration.run",
-    ),
-    "exporters on loopback": (
-        lambda m: job(m).update(
-            entrypoint=job(m)["entrypoint"].replace("monitoring.host=0.0.0.0", "")
-        ),
-        "no other pod reaches them",
-    ),
-    "another port": (
-        lambda m: container(m)["ports"][3].update(containerPort=9109),
-        "the exporter of driver is on port 9108",
-    ),
-    "a port that nobody scrapes": (
-        lambda m: one(m, "PodMonitor")["spec"]["podMetricsEndpoints"].pop(0),
-        "nobody scrapes the port driver",
-    ),
-    "another path": (
-        lambda m: one(m, "PodMonitor")["spec"]["podMetricsEndpoints"][0].update(path="/"),
-        "exporters answer /metrics",
-    ),
     "a network that keeps Prometheus out": (_closed, "no NetworkPolicy lets port 9108 in"),
     "a network that keeps the operator out": (
         lambda m: one(m, "NetworkPolicy", "dpkd-operator")["spec"]["ingress"][0]["from"].pop(),
         "no NetworkPolicy lets in the operator that kustomize installs",
-    ),
-    "an option that is none": (
-        lambda m: job(m).update(entrypoint=job(m)["entrypoint"] + " --dryrun"),
-        "unrecognized arguments: --dryrun",
-    ),
-    "a label that nobody selects": (
-        lambda m: head(m)["metadata"]["labels"].update({"app.kubernetes.io/name": "other"}),
-        "does not select the pods of head",
-    ),
-    "more than the groups have": (
-        lambda m: _edit(m, "custom: {sampler: 1}", "custom: {sampler: 2}"),
-        "sampler: 8 asked, 4 there",
-    ),
-    "more than one pod has": (
-        lambda m: _edit(m, "teacher: {cpus: 1,", "teacher: {cpus: 12,"),
-        "of which a pod of teacher comes nearest (CPU: 12 asked, 8 there)",
     ),
 }
 
@@ -323,8 +247,4 @@ PLANTED: dict[str, tuple[Spoil, str]] = {
 def test_a_planted_error_is_caught(error, tmp_path):
     if error == "a field that does not exist" and not CRDS.is_dir():
         pytest.skip("KubeRay's definitions are not here: KUBERAY_CRDS names their folder")
-    spoil, said = PLANTED[error]
-    manifests = copy.deepcopy(built("gpu"))
-    spoil(manifests)
-    found = complaints(manifests, tmp_path)
-    assert any(said in complaint for complaint in found), found
+    assert_caught(PLANTED[error], tmp_path)
