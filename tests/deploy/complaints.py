@@ -9,6 +9,7 @@ from tests.deploy.images import image_complaints
 from tests.deploy.manifests import Manifest, of_kind
 from tests.deploy.mounts import mount_complaints
 from tests.deploy.operator_rules import job_complaints, operator_complaints, pod_complaints
+from tests.deploy.pod_security import security_complaints
 from tests.deploy.ray_start import ray_start_complaints
 from tests.deploy.references import reference_complaints
 from tests.deploy.schemas import schema_complaints
@@ -26,6 +27,7 @@ def complaints(manifests: list[Manifest], folder: Path) -> list[str]:
         *(complaint for manifest in manifests for complaint in schema_complaints(manifest)),
         *job_complaints(job),
         *pod_complaints(job),
+        *security_complaints(manifests),
         *operator_complaints(of_kind(manifests, "NetworkPolicy")),
         *reference_complaints(manifests, job),
         *exposure_complaints(manifests, job),

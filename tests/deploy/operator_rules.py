@@ -1,76 +1,134 @@
-"""What definitions do not say and a cluster insists on: KubeRay's rules, Pod Security's, ours.
+"""What definitions do not say and a cluster insists on: KubeRay's rules for a RayJob, and ours.
 
 Each function returns what is wrong, a sentence each.
 """
 
+import re
 import shlex
 from collections.abc import Iterator
 from typing import Any
 
 import yaml
-from packaging.version import Version
 
-from tests.deploy.manifests import Manifest, environment_of, pod_templates
+from tests.deploy.cluster_rules import cluster_complaints
+from tests.deploy.lenient import containers_of, is_whole, mapping, mappings, templates_of, text
+from tests.deploy.manifests import Manifest
+from tests.deploy.resources import amount_of, memory_of, resource_complaints
 
 MODES = ("K8sJobMode", "HTTPMode", "InteractiveMode", "SidecarMode")
 LONGEST_NAME = 47
 """KubeRay makes names of its own out of a job's."""
-TOKENS_SINCE = Version("2.52")
+DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+EXPANDED = ("$(", "`", ";", "&&", "|")
+"""What a shell does not pass on. Two of them read an entrypoint, the submitter's and the head's;
+quotes are gone at the second."""
+LEAST = {
+    **{"ttlSecondsAfterFinished": 0, "backoffLimit": 0},
+    **{"activeDeadlineSeconds": 1, "preRunningDeadlineSeconds": 1},
+}
+KUEUE = "kueue.x-k8s.io/"
+QUEUE = f"{KUEUE}queue-name"
 
 
 def job_complaints(job: Manifest) -> list[str]:
-    """Return which of the operator's rules a RayJob breaks."""
-    return [*_submission(job), *_life(job["spec"]), *_cluster(job["spec"]["rayClusterSpec"])]
+    """Return which of the operator's rules a RayJob breaks (`ValidateRayJobSpec`)."""
+    spec = mapping(job, "spec")
+    return [
+        *_name(text(job, "metadata", "name")),
+        *_submission(spec),
+        *_sidecar(spec),
+        *_life(spec),
+        *_waiting(spec, mapping(job, "metadata", "labels")),
+        *_selected(spec),
+        *cluster_complaints(mapping(spec, "rayClusterSpec")),
+    ]
 
 
-def _submission(job: Manifest) -> Iterator[str]:
-    spec, name = job["spec"], job["metadata"]["name"]
-    mode = spec.get("submissionMode", "K8sJobMode")
+def _name(name: str) -> Iterator[str]:
     if len(name) > LONGEST_NAME:
         yield f"the name {name} is longer than {LONGEST_NAME} characters"
+    if not DNS_1035.fullmatch(name):
+        yield f"the name {name} is no DNS-1035 label: a-z first, then a-z, 0-9 and dashes"
+
+
+def _submission(spec: Manifest) -> Iterator[str]:
+    mode = spec.get("submissionMode", "K8sJobMode")
     if mode not in MODES:
         yield f"submissionMode {mode} is none of {', '.join(MODES)}"
-    if mode != "InteractiveMode" and not shlex.split(spec.get("entrypoint", "")):
-        yield "there is no entrypoint"
+    if mode != "InteractiveMode":
+        yield from _entrypoint(text(spec, "entrypoint"))
+    elif spec.get("backoffLimit"):
+        yield "backoffLimit does not go with InteractiveMode"
     if mode != "K8sJobMode" and ("submitterPodTemplate" in spec or "submitterConfig" in spec):
         yield f"submissionMode {mode} starts no submitter, but one is described"
-    if not isinstance(yaml.safe_load(spec.get("runtimeEnvYAML", "{}")), dict):
+    try:
+        environment = yaml.safe_load(text(spec, "runtimeEnvYAML") or "{}")
+    except yaml.YAMLError:
+        environment = None
+    if not isinstance(environment, dict):
         yield "runtimeEnvYAML is no mapping"
+
+
+def _entrypoint(line: str) -> Iterator[str]:
+    try:
+        words = shlex.split(line)
+    except ValueError as error:
+        yield f"the entrypoint is no command line: {error}"
+        return
+    if not words:
+        yield "there is no entrypoint"
+    for sign in EXPANDED:
+        if sign in line:
+            yield f"a shell would not pass on the entrypoint's {sign}"
+
+
+def _sidecar(spec: Manifest) -> Iterator[str]:
+    if spec.get("submissionMode") != "SidecarMode":
+        return
+    head = mapping(spec, "rayClusterSpec", "headGroupSpec", "template", "spec")
+    if head.get("restartPolicy", "Never") != "Never":
+        yield "SidecarMode needs the head's restartPolicy Never, or none"
+    if mapping(spec, "clusterSelector"):
+        yield "SidecarMode does not go with clusterSelector"
 
 
 def _life(spec: Manifest) -> Iterator[str]:
     ends = spec.get("shutdownAfterJobFinishes", False)
+    for key, least in LEAST.items():
+        value = spec.get(key)
+        if value is not None and not is_whole(value):
+            yield f"{key} {value} is no whole number"
+        elif value is not None and value < least:
+            yield f"{key} {value} is less than {least}"
     if spec.get("ttlSecondsAfterFinished") and not ends:
         yield "ttlSecondsAfterFinished needs shutdownAfterJobFinishes"
-    if spec.get("suspend") and not ends:
-        yield "suspend needs shutdownAfterJobFinishes"
-    if spec.get("backoffLimit", 0) < 0:
-        yield "backoffLimit is negative"
-    if spec.get("backoffLimit") and "resume=auto" not in spec.get("entrypoint", ""):
+    if "deletionStrategy" in spec and (ends or spec.get("ttlSecondsAfterFinished")):
+        yield (
+            "deletionStrategy does not go with shutdownAfterJobFinishes or ttlSecondsAfterFinished"
+        )
+    if spec.get("backoffLimit") and "resume=auto" not in text(spec, "entrypoint"):
         yield "a retry is a new cluster, and begins anew without resume=auto"
 
 
-def _cluster(cluster: Manifest) -> Iterator[str]:
-    version = cluster.get("rayVersion")
-    if cluster.get("authOptions", {}).get("mode") != "token":
-        yield "token authentication is off: whoever reaches Ray's ports runs code"
-    elif version is None or Version(version) < TOKENS_SINCE:
-        yield f"token authentication needs rayVersion {TOKENS_SINCE} or later stated"
-    for group in cluster.get("workerGroupSpecs", []):
-        least, most = group.get("minReplicas"), group.get("maxReplicas")
-        if least is None or most is None or not least <= group.get("replicas", 0) <= most:
-            name = group["groupName"]
-            yield f"group {name}: replicas are not between minReplicas and maxReplicas"
-    for where, parameters in _start_parameters(cluster):
-        for key, value in parameters.items():
-            if not isinstance(value, str):
-                yield f"{where}: rayStartParams.{key} is no string"
+def _waiting(spec: Manifest, labels: Manifest) -> Iterator[str]:
+    """A job that waits, for Kueue: nobody else here would start it."""
+    waits = spec.get("suspend")
+    if waits and not spec.get("shutdownAfterJobFinishes"):
+        yield "suspend needs shutdownAfterJobFinishes"
+    if waits and mapping(spec, "clusterSelector"):
+        yield "suspend does not go with clusterSelector"
+    if waits and not text(labels, QUEUE):
+        yield f"suspend: nobody starts the job without the label {QUEUE}"
+    for label in labels:
+        if str(label).startswith(KUEUE) and waits is not True:
+            yield f"the label {label} needs suspend: true"
 
 
-def _start_parameters(cluster: Manifest) -> Iterator[tuple[str, Manifest]]:
-    yield "head", cluster["headGroupSpec"].get("rayStartParams", {})
-    for group in cluster.get("workerGroupSpecs", []):
-        yield group["groupName"], group.get("rayStartParams", {})
+def _selected(spec: Manifest) -> Iterator[str]:
+    if not spec.get("rayClusterSpec") and not spec.get("clusterSelector"):
+        yield "there is neither rayClusterSpec nor clusterSelector"
+    if spec.get("clusterSelector") and not text(spec, "clusterSelector", "ray.io/cluster"):
+        yield "clusterSelector names no ray.io/cluster"
 
 
 OPERATORS = {
@@ -106,73 +164,64 @@ def operator_complaints(policies: list[Manifest]) -> list[str]:
 
 
 def pod_complaints(job: Manifest) -> list[str]:
-    """Return what a restricted namespace would refuse, and what we do not want in a pod."""
+    """Return what we do not want in a pod, whatever a namespace lets in."""
     return [
         f"{name}: {complaint}"
-        for name, template in pod_templates(job)
-        for complaint in (*_pod(template["spec"]), *_containers(template["spec"]), *_end(template))
+        for name, template in templates_of(job)
+        for complaint in (*_containers(mapping(template, "spec")), *_end(template))
     ]
 
 
-def _pod(spec: Manifest) -> Iterator[str]:
-    context = spec.get("securityContext", {})
-    if not context.get("runAsNonRoot") or not context.get("runAsUser"):
-        yield "may run as root"
-    if context.get("seccompProfile", {}).get("type") != "RuntimeDefault":
-        yield "no seccomp profile"
-    if spec.get("automountServiceAccountToken") is not False:
-        yield "holds a service account's token that it does not need"
-    for key in ("hostNetwork", "hostPID", "hostIPC"):
-        if spec.get(key):
-            yield f"shares {key} with the node"
-    for volume in spec.get("volumes", []):
-        if "hostPath" in volume:
-            yield f"volume {volume['name']} is a folder of the node"
-
-
 def _containers(spec: Manifest) -> Iterator[str]:
-    for container in spec["containers"]:
-        context = container.get("securityContext", {})
-        if context.get("allowPrivilegeEscalation") is not False or context.get("privileged"):
-            yield "may gain privileges"
-        if context.get("capabilities", {}).get("drop") != ["ALL"]:
-            yield "keeps capabilities"
-        if not context.get("readOnlyRootFilesystem"):
-            yield "may write to its own image"
-        if container["image"].rpartition(":")[2] in ("latest", container["image"]):
-            yield f"image {container['image']} names no version"
+    for container in containers_of(spec):
+        image = text(container, "image")
+        if not _names_version(image):
+            yield f"image {image} names no version"
+        yield from resource_complaints(container)
         yield from _memory(spec, container)
+    for container in mappings(spec, "containers"):
         yield from _mounts(spec, container)
 
 
+def _names_version(image: str) -> bool:
+    name, _, digest = image.rpartition("/")[2].partition("@")
+    return bool(digest) or name.partition(":")[2] not in ("", "latest")
+
+
 def _memory(spec: Manifest, container: Manifest) -> Iterator[str]:
-    limit = container.get("resources", {}).get("limits", {}).get("memory")
+    limit = mapping(container, "resources", "limits").get("memory")
     if limit is None:
         yield "has no memory limit"
-        return
-    shared = [each["emptyDir"] for each in spec["volumes"] if "emptyDir" in each]
-    held = sum(memory_of(each["sizeLimit"]) for each in shared if each.get("medium") == "Memory")
-    if held > memory_of(limit) / 2:
+    shared = [mapping(each, "emptyDir") for each in mappings(spec, "volumes")]
+    sizes = [each.get("sizeLimit") for each in shared if each.get("medium") == "Memory"]
+    if any(amount_of(size) is None for size in sizes):
+        yield "a volume in memory has no sizeLimit"
+    elif amount_of(limit) is not None and sum(map(memory_of, sizes)) > memory_of(limit) / 2:
         yield "more than half of its memory limit may go into /dev/shm"
 
 
 def _mounts(spec: Manifest, container: Manifest) -> Iterator[str]:
-    volumes = {volume["name"] for volume in spec.get("volumes", [])}
-    mounted = {mount["name"] for mount in container.get("volumeMounts", [])}
+    volumes = {text(volume, "name") for volume in mappings(spec, "volumes")}
+    mounted = {text(mount, "name") for mount in mappings(container, "volumeMounts")}
     if volumes != mounted:
         yield f"volumes and mounts differ: {', '.join(sorted(volumes ^ mounted))}"
 
 
 def _end(template: Manifest) -> Iterator[str]:
-    grace = template["spec"].get("terminationGracePeriodSeconds")
-    asked = float(environment_of(template).get("RAY_JOB_STOP_WAIT_TIME_S", 0))
-    if "recipe" in {each["name"] for each in template["spec"].get("volumes", [])} and (
-        grace is None or grace <= asked
-    ):
+    spec = mapping(template, "spec")
+    if "recipe" not in {text(each, "name") for each in mappings(spec, "volumes")}:
+        return
+    grace = spec.get("terminationGracePeriodSeconds")
+    asked = amount_of(_wait(spec))
+    if asked is None:
+        yield "RAY_JOB_STOP_WAIT_TIME_S is no number"
+    elif not is_whole(grace) or grace <= asked:
         yield "is killed before the driver has had its time to save"
 
 
-def memory_of(quantity: Any) -> float:
-    """A quantity of memory in bytes."""
-    number, unit = str(quantity)[:-2], str(quantity)[-2:]
-    return float(number) * {"Mi": 2.0**20, "Gi": 2.0**30}[unit]
+def _wait(spec: Manifest) -> Any:
+    """Seconds that a driver gets to save, as the first container's environment has it."""
+    first = mappings(spec, "containers")[:1]
+    pairs = [each for container in first for each in mappings(container, "env")]
+    named = {text(each, "name"): each.get("value") for each in pairs}
+    return named.get("RAY_JOB_STOP_WAIT_TIME_S", 0)
