@@ -15,8 +15,9 @@ from orchestration.role_metrics import PORT_STEPS
 from orchestration.room import bundle, no_room
 from tests.deploy.choices import choice_complaints
 from tests.deploy.command_lines import command_of, parsed
+from tests.deploy.lenient import mapping, mappings, text
 from tests.deploy.manifests import Manifest, of_kind, one, pod_templates, ports_of
-from tests.deploy.pods import Pod, head_of, part, parts, ray_pods, word, workers_of
+from tests.deploy.pods import Pod, head_of, ray_pods, workers_of
 from tests.deploy.ray_start import offer
 from tests.deploy.references import named
 
@@ -53,7 +54,7 @@ def configured(manifests: list[Manifest], folder: Path) -> RunConfig:
 
 def _submitted(manifests: list[Manifest], folder: Path) -> tuple[Namespace, RunConfig]:
     """Options and configuration. Raises ValueError where the command would refuse them."""
-    line = word(one(manifests, "RayJob"), "spec", "entrypoint")
+    line = text(one(manifests, "RayJob"), "spec", "entrypoint")
     try:
         module, arguments = command_of(line)
     except ValueError as error:
@@ -73,19 +74,19 @@ def _laid_out(manifests: list[Manifest], recipe: str | None, folder: Path) -> st
     if place.name not in files:
         raise ConfigError(f"no ConfigMap that the head mounts at {place.parent} has {place.name}")
     laid = Path(tempfile.mkdtemp(dir=folder))
-    for name, text in files.items():
-        (laid / Path(name).name).write_text(text, encoding="utf-8")
+    for name, content in files.items():
+        (laid / Path(name).name).write_text(content, encoding="utf-8")
     return str(laid / place.name)
 
 
 def _files_at(manifests: list[Manifest], path: str) -> dict[str, str]:
     """Names and texts of the files that the head finds in a folder."""
     head = head_of(one(manifests, "RayJob"))
-    source = part(head.volumes.get(word(head.mounts.get(path), "name")), "configMap")
-    data = part(named(manifests, "ConfigMap").get(word(source, "name")), "data")
-    chosen = {word(each, "path"): word(each, "key") for each in parts(source, "items")}
+    source = mapping(head.volumes.get(text(head.mounts.get(path), "name")), "configMap")
+    data = mapping(named(manifests, "ConfigMap").get(text(source, "name")), "data")
+    chosen = {text(each, "path"): text(each, "key") for each in mappings(source, "items")}
     keys = chosen or {key: key for key in data}
-    return {name: word(data, key) for name, key in keys.items() if key in data}
+    return {name: text(data, key) for name, key in keys.items() if key in data}
 
 
 def served_ports(config: MonitoringConfig, ranks: int) -> dict[str, int]:

@@ -7,9 +7,10 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
+from tests.deploy.lenient import mappings, text
 from tests.deploy.manifests import Manifest
 from tests.deploy.mounts import writable
-from tests.deploy.pods import Pod, environment_of, head_of, parts, pods_of, word
+from tests.deploy.pods import Pod, environment_of, head_of, pods_of
 
 STOP_WAIT = "RAY_JOB_STOP_WAIT_TIME_S"
 _SECRET = re.compile(
@@ -52,7 +53,7 @@ def _container(pod: Pod, container: Manifest) -> Iterator[str]:
         yield f"HOME={home} is below no mount that may be written to"
     if environment.get("RAY_USAGE_STATS_ENABLED") != "0":
         yield "RAY_USAGE_STATS_ENABLED is not 0: Ray would report its use"
-    names = Counter(word(each, "name") for each in parts(container, "env"))
+    names = Counter(text(each, "name") for each in mappings(container, "env"))
     yield from (f"{name} is set {count} times" for name, count in names.items() if count > 1)
 
 

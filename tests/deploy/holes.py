@@ -1,18 +1,21 @@
 """Manifests with holes: every place in one, emptied or filled with what does not belong there."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import Any
 
 WRONG: tuple[Any, ...] = (None, "", "x", -1, True, [], ["x"], {}, {"x": "x"})
 
 
-def stumbles(manifest: Any, check: Callable[[], object]) -> list[str]:
+def stumbles(
+    manifest: Any, check: Callable[[], object], keys: Container[Any] | None = None
+) -> list[str]:
     """Places that make ``check`` raise when they are missing or wrong; the manifest stays as it is.
 
-    What is raised is what is looked for, whatever it is.
+    What is raised is what is looked for, whatever it is. ``keys``: those at which to look.
     """
     found = []
-    for path, within, key in list(_places(manifest, "")):
+    places = [each for each in _places(manifest, "") if keys is None or each[2] in keys]
+    for path, within, key in places:
         was = within[key]
         for wrong in WRONG:
             within[key] = wrong

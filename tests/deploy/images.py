@@ -3,8 +3,9 @@
 import re
 from collections.abc import Iterator
 
+from tests.deploy.lenient import mapping, mappings, text
 from tests.deploy.manifests import Manifest
-from tests.deploy.pods import Pod, part, parts, pods_of, word
+from tests.deploy.pods import Pod, pods_of
 
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 TOLERATION = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
@@ -30,15 +31,15 @@ def _pod(pod: Pod) -> Iterator[str]:
 
 
 def _gpus(pod: Pod) -> Iterator[str]:
-    asked = part(pod.container, "resources", "requests").get("nvidia.com/gpu", pod.gpus)
+    asked = mapping(pod.container, "resources", "requests").get("nvidia.com/gpu", pod.gpus)
     if str(asked) != str(pod.gpus):
         yield f"GPUs are {asked} in requests and {pod.gpus} in limits"
-    if pod.gpus and TOLERATION not in parts(pod.spec, "tolerations"):
+    if pod.gpus and TOLERATION not in mappings(pod.spec, "tolerations"):
         yield "asks for GPUs, and does not tolerate the taint nvidia.com/gpu of their nodes"
 
 
 def _images(pods: list[Pod]) -> Iterator[str]:
-    images = sorted({word(each, "image") for pod in pods for each in pod.containers})
+    images = sorted({text(each, "image") for pod in pods for each in pod.containers})
     if len(images) > 1:
         yield f"containers of one job have different images: {', '.join(images)}"
     gpus = any(pod.gpus for pod in pods)

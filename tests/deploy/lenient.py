@@ -37,19 +37,26 @@ def text(value: Any, *keys: str) -> str:
     return found if isinstance(found, str) else ""
 
 
+def texts(value: Any, *keys: str) -> list[str]:
+    """The strings of the list at a path."""
+    return [each for each in sequence(value, *keys) if isinstance(each, str)]
+
+
+def number(value: Any, *keys: str) -> int:
+    """The whole number at a path; 0 where there is none."""
+    *path, last = keys
+    found = mapping(value, *path).get(last)
+    return found if is_whole(found) else 0
+
+
+def name_of(manifest: Any) -> str:
+    """A manifest's name."""
+    return text(manifest, "metadata", "name")
+
+
 def is_whole(value: Any) -> TypeGuard[int]:
     """Whether it is an integer to Kubernetes, to which true is none."""
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def templates_of(job: Manifest) -> Iterator[tuple[str, Manifest]]:
-    """Each pod template of a RayJob, under the name of what it is for."""
-    spec = mapping(job, "spec")
-    if "submitterPodTemplate" in spec:
-        yield "submitter", mapping(spec, "submitterPodTemplate")
-    yield "head", mapping(spec, "rayClusterSpec", "headGroupSpec", "template")
-    for group in mappings(spec, "rayClusterSpec", "workerGroupSpecs"):
-        yield text(group, "groupName") or "a group without a name", mapping(group, "template")
 
 
 def containers_of(spec: Manifest) -> Iterator[Manifest]:

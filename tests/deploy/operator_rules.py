@@ -11,9 +11,11 @@ from typing import Any
 import yaml
 
 from tests.deploy.cluster_rules import cluster_complaints
-from tests.deploy.lenient import containers_of, is_whole, mapping, mappings, templates_of, text
+from tests.deploy.lenient import containers_of, is_whole, mapping, mappings, text
 from tests.deploy.manifests import Manifest
-from tests.deploy.resources import amount_of, memory_of, resource_complaints
+from tests.deploy.pods import templates_of
+from tests.deploy.quantities import quantity
+from tests.deploy.resources import memory_of, resource_complaints
 
 MODES = ("K8sJobMode", "HTTPMode", "InteractiveMode", "SidecarMode")
 LONGEST_NAME = 47
@@ -194,9 +196,9 @@ def _memory(spec: Manifest, container: Manifest) -> Iterator[str]:
         yield "has no memory limit"
     shared = [mapping(each, "emptyDir") for each in mappings(spec, "volumes")]
     sizes = [each.get("sizeLimit") for each in shared if each.get("medium") == "Memory"]
-    if any(amount_of(size) is None for size in sizes):
+    if any(quantity(size) is None for size in sizes):
         yield "a volume in memory has no sizeLimit"
-    elif amount_of(limit) is not None and sum(map(memory_of, sizes)) > memory_of(limit) / 2:
+    elif quantity(limit) is not None and sum(map(memory_of, sizes)) > memory_of(limit) / 2:
         yield "more than half of its memory limit may go into /dev/shm"
 
 
@@ -212,7 +214,7 @@ def _end(template: Manifest) -> Iterator[str]:
     if "recipe" not in {text(each, "name") for each in mappings(spec, "volumes")}:
         return
     grace = spec.get("terminationGracePeriodSeconds")
-    asked = amount_of(_wait(spec))
+    asked = quantity(_wait(spec))
     if asked is None:
         yield "RAY_JOB_STOP_WAIT_TIME_S is no number"
     elif not is_whole(grace) or grace <= asked:

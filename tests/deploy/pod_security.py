@@ -7,8 +7,9 @@ https://kubernetes.io/docs/concepts/security/pod-security-standards/
 from collections.abc import Iterator
 from typing import Any
 
-from tests.deploy.lenient import containers_of, mapping, mappings, sequence, templates_of, text
+from tests.deploy.lenient import containers_of, mapping, mappings, sequence, text
 from tests.deploy.manifests import Manifest
+from tests.deploy.pods import templates_of
 
 ENFORCE = "pod-security.kubernetes.io/enforce"
 APPARMOR = "container.apparmor.security.beta.kubernetes.io/"

@@ -3,9 +3,9 @@
 import re
 from typing import Any
 
-_QUANTITY = re.compile(r"(\d+(?:\.\d+)?|\.\d+)(m|[kMGTPE]|[KMGTPE]i|[eE][+-]?\d+)?")
+_QUANTITY = re.compile(r"(\d+(?:\.\d+)?|\.\d+)([num]|[kMGTPE]|[KMGTPE]i|[eE][+-]?\d+)?")
 _FACTORS = {
-    "m": 1e-3,
+    **{"n": 1e-9, "u": 1e-6, "m": 1e-3},
     **{unit: 10.0 ** (3 * power) for power, unit in enumerate("kMGTPE", 1)},
     **{f"{unit}i": 2.0 ** (10 * power) for power, unit in enumerate("KMGTPE", 1)},
 }

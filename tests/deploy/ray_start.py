@@ -8,8 +8,9 @@ import math
 import shlex
 from collections.abc import Iterator
 
+from tests.deploy.lenient import mapping, text
 from tests.deploy.manifests import Manifest
-from tests.deploy.pods import Pod, head_of, part, ray_pods, word, workers_of
+from tests.deploy.pods import Pod, head_of, ray_pods, workers_of
 from tests.deploy.quantities import quantity
 
 HEAD_PORTS = {
@@ -43,9 +44,9 @@ def offer(pod: Pod) -> dict[str, float]:
 
 
 def _cpus(pod: Pod) -> float:
-    resources = part(pod.container, "resources")
+    resources = mapping(pod.container, "resources")
     for key in ("limits", "requests"):
-        if amount := quantity(part(resources, key).get("cpu")):
+        if amount := quantity(mapping(resources, key).get("cpu")):
             return math.ceil(amount)
     return 0
 
@@ -62,7 +63,7 @@ def _custom(pod: Pod) -> dict[str, float]:
     """As a shell gives it to Ray: JSON, quoted once more for the command line."""
     if "resources" not in pod.parameters:
         return {}
-    given = word(pod.parameters, "resources")
+    given = text(pod.parameters, "resources")
     wrong = ValueError(f"resources is no JSON in quotes for Ray's shell: {given}")
     try:
         (line,) = shlex.split(given)

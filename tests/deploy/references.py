@@ -6,8 +6,9 @@ Each function returns what is wrong, a sentence each.
 from collections import Counter
 from collections.abc import Iterator
 
+from tests.deploy.lenient import mapping, mappings, name_of, text, texts
 from tests.deploy.manifests import Manifest
-from tests.deploy.pods import Pod, name_of, part, parts, pods_of, word, words, workers_of
+from tests.deploy.pods import Pod, pods_of, workers_of
 from tests.deploy.quantities import quantity
 
 OF_NO_NAMESPACE = {
@@ -34,7 +35,7 @@ def reference_complaints(manifests: list[Manifest], job: Manifest) -> list[str]:
 
 def named(manifests: list[Manifest], kind: str) -> dict[str, Manifest]:
     """The manifests of a kind by name."""
-    return {name_of(each): each for each in manifests if word(each, "kind") == kind}
+    return {name_of(each): each for each in manifests if text(each, "kind") == kind}
 
 
 def namespace_of(manifests: list[Manifest]) -> str:
@@ -48,13 +49,13 @@ def _namespaces(manifests: list[Manifest]) -> Iterator[str]:
         yield f"there are {len(spaces)} Namespaces: a run has one to itself"
         return
     for each in manifests:
-        kind, space = word(each, "kind"), word(each, "metadata", "namespace")
+        kind, space = text(each, "kind"), text(each, "metadata", "namespace")
         if kind not in OF_NO_NAMESPACE and space not in spaces:
             yield f"{kind} {name_of(each)} is in namespace {space!r}, not in {', '.join(spaces)}"
 
 
 def _names(manifests: list[Manifest]) -> Iterator[str]:
-    for (kind, name), count in Counter((word(m, "kind"), name_of(m)) for m in manifests).items():
+    for (kind, name), count in Counter((text(m, "kind"), name_of(m)) for m in manifests).items():
         if not kind or not name:
             yield f"a manifest has no kind or no name: kind {kind!r}, name {name!r}"
         elif count > 1:
@@ -63,7 +64,7 @@ def _names(manifests: list[Manifest]) -> Iterator[str]:
 
 def _meant(manifests: list[Manifest], pod: Pod) -> Iterator[str]:
     """What a pod's specification names, and is not there."""
-    account = word(pod.spec, "serviceAccountName") or "default"
+    account = text(pod.spec, "serviceAccountName") or "default"
     if account not in named(manifests, "ServiceAccount"):
         yield f"{pod.where}: there is no ServiceAccount {account}"
     for kind, name in _needed(pod):
@@ -75,32 +76,32 @@ def _needed(pod: Pod) -> Iterator[tuple[str, str]]:
     """Kind and name of what a pod does not start without."""
     for volume in pod.volumes.values():
         if "persistentVolumeClaim" in volume:
-            yield "PersistentVolumeClaim", word(volume, "persistentVolumeClaim", "claimName")
+            yield "PersistentVolumeClaim", text(volume, "persistentVolumeClaim", "claimName")
         for key, kind, name in (
             ("configMap", "ConfigMap", "name"),
             ("secret", "Secret", "secretName"),
         ):
-            source = part(volume, key)
+            source = mapping(volume, key)
             if key in volume and source.get("optional") is not True:
-                yield kind, word(source, name)
+                yield kind, text(source, name)
     for container in pod.containers:
-        sources = [part(each, "valueFrom") for each in parts(container, "env")]
-        for source in sources + parts(container, "envFrom"):
+        sources = [mapping(each, "valueFrom") for each in mappings(container, "env")]
+        for source in sources + mappings(container, "envFrom"):
             for key in ("configMapKeyRef", "configMapRef", "secretKeyRef", "secretRef"):
-                if key in source and part(source, key).get("optional") is not True:
+                if key in source and mapping(source, key).get("optional") is not True:
                     kind = "ConfigMap" if key.startswith("configMap") else "Secret"
-                    yield kind, word(source, key, "name")
+                    yield kind, text(source, key, "name")
 
 
 def _claims(manifests: list[Manifest], job: Manifest) -> Iterator[str]:
     mounting = Counter[str]()
     for pod in workers_of(job):
-        claims = {word(v, "persistentVolumeClaim", "claimName") for v in pod.volumes.values()}
+        claims = {text(v, "persistentVolumeClaim", "claimName") for v in pod.volumes.values()}
         mounting.update(dict.fromkeys(claims, pod.count))
     for name, claim in named(manifests, "PersistentVolumeClaim").items():
-        if quantity(part(claim, "spec", "resources", "requests").get("storage")) is None:
+        if quantity(mapping(claim, "spec", "resources", "requests").get("storage")) is None:
             yield f"claim {name} asks for no amount of storage"
-        yield from _modes(name, words(claim, "spec", "accessModes"), mounting[name])
+        yield from _modes(name, texts(claim, "spec", "accessModes"), mounting[name])
 
 
 def _modes(name: str, modes: list[str], workers: int) -> Iterator[str]:

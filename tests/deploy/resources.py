@@ -1,36 +1,18 @@
 """Whether requests and limits of a container are quantities that Kubernetes takes together."""
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
 from tests.deploy.lenient import mapping
 from tests.deploy.manifests import Manifest
-
-_QUANTITY = re.compile(r"(\d+\.?\d*|\.\d+)([A-Za-z]{0,2}|[eE][+-]?\d+)")
-_UNITS = {
-    **{"": 1.0, "n": 1e-9, "u": 1e-6, "m": 1e-3},
-    **{unit: 10.0 ** (3 * power) for power, unit in enumerate("kMGTPE", 1)},
-    **{f"{unit}i": 2.0 ** (10 * power) for power, unit in enumerate("KMGTPE", 1)},
-}
+from tests.deploy.quantities import quantity
 
 
-def memory_of(quantity: Any) -> float:
+def memory_of(given: Any) -> float:
     """A quantity of memory in bytes. Raises ValueError for what is no quantity."""
-    if (amount := amount_of(quantity)) is None:
-        raise ValueError(f"{quantity} is no quantity")
+    if (amount := quantity(given)) is None:
+        raise ValueError(f"{given} is no quantity")
     return amount
-
-
-def amount_of(quantity: Any) -> float | None:
-    """A quantity in its unit: bytes, cores, devices; None for what is no quantity."""
-    found = _QUANTITY.fullmatch(str(quantity))
-    if found is None:
-        return None
-    number, unit = found.groups()
-    if unit in _UNITS:
-        return float(number) * _UNITS[unit]
-    return float(number + unit) if unit[:1] in ("e", "E") and unit[1:] else None
 
 
 def resource_complaints(container: Manifest) -> Iterator[str]:
@@ -40,9 +22,9 @@ def resource_complaints(container: Manifest) -> Iterator[str]:
         yield "states no resources"
     requests, limits = mapping(resources, "requests"), mapping(resources, "limits")
     for kind, amounts in (("request", requests), ("limit", limits)):
-        for name, quantity in amounts.items():
-            if amount_of(quantity) is None:
-                yield f"its {kind} of {name} is no quantity: {quantity}"
+        for name, given in amounts.items():
+            if quantity(given) is None:
+                yield f"its {kind} of {name} is no quantity: {given}"
     if resources and not limits.keys() | requests.keys() >= {"cpu", "memory"}:
         yield "states no cpu or no memory"
     for name in sorted(map(str, requests.keys() | limits.keys())):
@@ -51,7 +33,7 @@ def resource_complaints(container: Manifest) -> Iterator[str]:
 
 def _pair(name: str, request: Any, limit: Any) -> Iterator[str]:
     """A limit alone is the request, too."""
-    asked, most = amount_of(request), amount_of(limit)
+    asked, most = quantity(request), quantity(limit)
     if "/" in name:  # devices: they are not lent twice
         if request is not None and asked != most:
             yield f"requests {request} of {name} and is limited to {limit}: they must be equal"

@@ -8,8 +8,9 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.deploy.lenient import mapping, mappings, name_of, text
 from tests.deploy.manifests import Manifest
-from tests.deploy.pods import name_of, part, parts, ray_pods, word
+from tests.deploy.pods import ray_pods
 from tests.deploy.references import named, namespace_of
 
 METRICS_PATH = "/metrics"
@@ -42,36 +43,36 @@ def alerts_of(manifests: list[Manifest]) -> list[Manifest]:
     return [
         rule
         for each in named(manifests, "PrometheusRule").values()
-        for group in parts(each, "spec", "groups")
-        for rule in parts(group, "rules")
+        for group in mappings(each, "spec", "groups")
+        for rule in mappings(group, "rules")
         if "alert" in rule
     ]
 
 
 def _operated(manifests: list[Manifest]) -> Iterator[str]:
-    there = [each for each in manifests if word(each, "kind") in OPERATED]
+    there = [each for each in manifests if text(each, "kind") in OPERATED]
     for each in there:
-        if word(each, "apiVersion") != API:
-            yield f"{each['kind']} {name_of(each)} is of {word(each, 'apiVersion')}, not {API}"
+        if text(each, "apiVersion") != API:
+            yield f"{each['kind']} {name_of(each)} is of {text(each, 'apiVersion')}, not {API}"
     if missing := set(OPERATED) - {each["kind"] for each in there} if there else set():
         yield f"there is no {missing.pop()} beside the {there[0]['kind']}"
 
 
 def _monitor(monitor: Manifest, manifests: list[Manifest], job: Manifest) -> Iterator[str]:
-    spec, space = part(monitor, "spec"), namespace_of(manifests)
+    spec, space = mapping(monitor, "spec"), namespace_of(manifests)
     if spec.get("namespaceSelector", {}) not in ({}, {"matchNames": [space]}):
         yield f"PodMonitor looks at other namespaces than {space}"
     yield from _selected(spec, job)
     yield from _jobs(monitor, manifests, job)
     yield from _ports(spec, job)
-    for endpoint in parts(spec, "podMetricsEndpoints"):
+    for endpoint in mappings(spec, "podMetricsEndpoints"):
         for complaint in (*_endpoint(endpoint), *_relabelings(endpoint)):
-            yield f"PodMonitor, port {word(endpoint, 'port')}: {complaint}"
+            yield f"PodMonitor, port {text(endpoint, 'port')}: {complaint}"
 
 
 def _selected(spec: Manifest, job: Manifest) -> Iterator[str]:
-    selector = part(spec, "selector")
-    wanted = part(selector, "matchLabels")
+    selector = mapping(spec, "selector")
+    wanted = mapping(selector, "matchLabels")
     if not wanted or set(selector) != {"matchLabels"}:
         yield "PodMonitor does not select by labels alone"
     for pod in ray_pods(job):
@@ -81,19 +82,19 @@ def _selected(spec: Manifest, job: Manifest) -> Iterator[str]:
 
 def _jobs(monitor: Manifest, manifests: list[Manifest], job: Manifest) -> Iterator[str]:
     """The label `job` that Prometheus's operator gives the series, and the one alerts ask for."""
-    label = word(monitor, "spec", "jobLabel")
+    label = text(monitor, "spec", "jobLabel")
     if label != OURS:
         yield f"PodMonitor: jobLabel is {label or 'not set'}, not {OURS}"
-    asked = {name for rule in alerts_of(manifests) for name in _JOB.findall(word(rule, "expr"))}
+    asked = {name for rule in alerts_of(manifests) for name in _JOB.findall(text(rule, "expr"))}
     for pod in ray_pods(job):
-        given = word(pod.labels, label) or f"{namespace_of(manifests)}/{name_of(monitor)}"
+        given = text(pod.labels, label) or f"{namespace_of(manifests)}/{name_of(monitor)}"
         for other in sorted(asked - {given}):
             yield f'alerts ask for job="{other}", and series of {pod.where} have job="{given}"'
 
 
 def _ports(spec: Manifest, job: Manifest) -> Iterator[str]:
     offered = {name for pod in ray_pods(job) for name in pod.ports}
-    asked = Counter(word(each, "port") for each in parts(spec, "podMetricsEndpoints"))
+    asked = Counter(text(each, "port") for each in mappings(spec, "podMetricsEndpoints"))
     missing = sorted(offered - RAY_ITSELF - asked.keys())
     yield from (f"PodMonitor asks for a port {name!r} of no pod" for name in asked.keys() - offered)
     yield from (f"nobody scrapes the port {name}" for name in missing)
@@ -106,12 +107,12 @@ def _endpoint(endpoint: Manifest) -> Iterator[str]:
     if endpoint.get("scheme", "http") != "http":
         yield f"scheme is {endpoint['scheme']}, exporters speak http"
     for key in ("interval", "scrapeTimeout"):
-        if key in endpoint and not _DURATION.fullmatch(word(endpoint, key)):
+        if key in endpoint and not _DURATION.fullmatch(text(endpoint, key)):
             yield f"{key} is no duration: {endpoint[key]!r}"
 
 
 def _relabelings(endpoint: Manifest) -> Iterator[str]:
-    relabelings = parts(endpoint, "relabelings")
+    relabelings = mappings(endpoint, "relabelings")
     for target, source in LABELS.items():
         writing = [each for each in relabelings if each.get("targetLabel") == target]
         made = {"sourceLabels": [source], "targetLabel": target}
@@ -123,7 +124,7 @@ def _relabelings(endpoint: Manifest) -> Iterator[str]:
 
 
 def _runbook(alert: Manifest) -> Iterator[str]:
-    path, _, anchor = word(alert, "annotations", "runbook").partition("#")
+    path, _, anchor = text(alert, "annotations", "runbook").partition("#")
     headings = re.findall(r"^#+ (.+)$", _RUNBOOK.read_text(encoding="utf-8"), re.MULTILINE)
     anchors = {heading.lower().replace(" ", "-") for heading in headings}
     if path != "docs/runbook.md" or anchor not in anchors:

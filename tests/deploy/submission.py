@@ -9,8 +9,9 @@ from typing import Any
 import yaml
 
 from tests.deploy.environments import STOP_WAIT, seconds, told
+from tests.deploy.lenient import mapping, number, text
 from tests.deploy.manifests import Manifest
-from tests.deploy.pods import head_of, number, part, word
+from tests.deploy.pods import head_of
 from tests.deploy.ray_start import offer
 
 LOADED = ("pip", "conda", "uv", "working_dir", "py_modules", "container", "image_uri")
@@ -26,7 +27,7 @@ def submission_complaints(job: Manifest) -> list[str]:
 
 def _driver(job: Manifest) -> Iterator[str]:
     """The driver runs on the head, which alone has the recipe and the driver's port."""
-    spec = part(job, "spec")
+    spec = mapping(job, "spec")
     try:
         there = offer(head_of(job))
     except ValueError:
@@ -41,14 +42,14 @@ def _driver(job: Manifest) -> Iterator[str]:
 
 def _runtime_environment(job: Manifest) -> Iterator[str]:
     try:
-        described = yaml.safe_load(word(job, "spec", "runtimeEnvYAML"))
+        described = yaml.safe_load(text(job, "spec", "runtimeEnvYAML"))
     except yaml.YAMLError as error:
         yield f"runtimeEnvYAML is no YAML: {' '.join(str(error).split())}"
         return
     for key in LOADED:
-        if key in part(described):
+        if key in mapping(described):
             yield f"runtimeEnvYAML.{key} is loaded at run time, and pods have no network for it"
-    given = {str(key): str(value) for key, value in part(described, "env_vars").items()}
+    given = {str(key): str(value) for key, value in mapping(described, "env_vars").items()}
     yield from (f"runtimeEnvYAML: {complaint}" for complaint in told(given))
     yield from _stop_wait(given, head_of(job).spec)
 

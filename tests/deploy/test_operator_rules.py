@@ -10,7 +10,7 @@ from tests.deploy.complaints import complaints
 from tests.deploy.holes import stumbles
 from tests.deploy.manifests import OVERLAYS, Manifest, built, one, pod_templates
 from tests.deploy.operator_rules import job_complaints, pod_complaints
-from tests.deploy.resources import amount_of
+from tests.deploy.quantities import quantity
 
 GPU = "nvidia.com/gpu"
 QUEUE = {"kueue.x-k8s.io/queue-name": "dpkd"}
@@ -279,11 +279,11 @@ def test_what_the_operator_takes_is_let_through(case):
 
 
 def test_quantities_are_read_as_kubernetes_reads_them():
-    assert [amount_of(each) for each in ("1Ki", "1k", "500m", 2, "1.5Gi", "1e3", "2E")] == [
+    assert [quantity(each) for each in ("1Ki", "1k", "500m", 2, "1.5Gi", "1e3", "2E")] == [
         *(1024, 1000, 0.5, 2, 1610612736, 1000, 2e18)
     ]
     wrong = ("", "x", "1 Gi", "1GB", "-1", "1KI", None)
-    assert [amount_of(each) for each in wrong] == [None] * len(wrong)
+    assert [quantity(each) for each in wrong] == [None] * len(wrong)
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
