@@ -4,7 +4,6 @@ import tempfile
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from configs.errors import ConfigError
 from configs.load import load, recipe_names
@@ -16,18 +15,12 @@ from orchestration.room import bundle, no_room
 from tests.deploy.choices import choice_complaints
 from tests.deploy.command_lines import command_of, parsed
 from tests.deploy.lenient import mapping, mappings, text
-from tests.deploy.manifests import Manifest, of_kind, one, pod_templates, ports_of
+from tests.deploy.manifests import Manifest, one
 from tests.deploy.pods import Pod, head_of, ray_pods, workers_of
 from tests.deploy.ray_start import offer
 from tests.deploy.references import named
 
 ROLES = ("sampler", "teacher", "learner")
-
-
-def code_complaints(manifests: list[Manifest], folder: Path) -> list[str]:
-    """Return where an overlay and the code differ; ``folder`` is there to write to."""
-    job = one(manifests, "RayJob")
-    return [*_network(manifests, job), *entrypoint_complaints(manifests, folder)]
 
 
 def entrypoint_complaints(manifests: list[Manifest], folder: Path) -> list[str]:
@@ -127,43 +120,6 @@ def _holds(pod: Pod, wanted: dict[str, float]) -> bool:
     except ValueError:
         return False
     return all(there.get(name, 0) >= amount for name, amount in wanted.items())
-
-
-def _network(manifests: list[Manifest], job: Manifest) -> Iterator[str]:
-    policies = {
-        each["metadata"]["name"]: each["spec"] for each in of_kind(manifests, "NetworkPolicy")
-    }
-    if not any(_denies(policy) for policy in policies.values()):
-        yield "no NetworkPolicy denies what is not allowed"
-    for name, policy in policies.items():
-        selector = policy["podSelector"]
-        if "ray.io/node-type" not in selector.get("matchLabels", {}):
-            yield from _unselected(selector, job, name)
-    let_in = [port for policy in policies.values() for port in _let_in(policy)]
-    head = ports_of(dict(pod_templates(job))["head"])
-    wanted = {port for _, each in pod_templates(job) for port in ports_of(each).values()}
-    for port in sorted(wanted - {head["gcs"], head["client"]}):
-        if not any(first <= port <= last for first, last in let_in):
-            yield f"no NetworkPolicy lets port {port} in"
-
-
-def _denies(policy: Manifest) -> bool:
-    return set(policy["policyTypes"]) == {"Ingress", "Egress"} and not (
-        policy.get("ingress") or policy.get("egress")
-    )
-
-
-def _let_in(policy: Manifest) -> Iterator[tuple[int, int]]:
-    for rule in policy.get("ingress", []):
-        for port in rule.get("ports", []):
-            yield port["port"], port.get("endPort", port["port"])
-
-
-def _unselected(selector: dict[str, Any], job: Manifest, who: str) -> Iterator[str]:
-    wanted = selector["matchLabels"].items()
-    for name, template in pod_templates(job):
-        if not wanted <= template["metadata"]["labels"].items():
-            yield f"{who} does not select the pods of {name}"
 
 
 def _resources(job: Manifest, config: RunConfig) -> Iterator[str]:

@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
-from tests.deploy.agreement_with_code import code_complaints
+from tests.deploy.agreement_with_code import entrypoint_complaints
 from tests.deploy.environments import environment_complaints
 from tests.deploy.exposure import exposure_complaints
 from tests.deploy.images import image_complaints
 from tests.deploy.manifests import Manifest, of_kind
 from tests.deploy.mounts import mount_complaints
-from tests.deploy.operator_rules import job_complaints, operator_complaints, pod_complaints
+from tests.deploy.network_rules import network_complaints
+from tests.deploy.operator_rules import job_complaints, pod_complaints
 from tests.deploy.pod_security import security_complaints
 from tests.deploy.ray_start import ray_start_complaints
 from tests.deploy.references import reference_complaints
@@ -28,7 +29,7 @@ def complaints(manifests: list[Manifest], folder: Path) -> list[str]:
         *job_complaints(job),
         *pod_complaints(job),
         *security_complaints(manifests),
-        *operator_complaints(of_kind(manifests, "NetworkPolicy")),
+        *network_complaints(manifests),
         *reference_complaints(manifests, job),
         *exposure_complaints(manifests, job),
         *mount_complaints(job),
@@ -37,5 +38,5 @@ def complaints(manifests: list[Manifest], folder: Path) -> list[str]:
         *ray_start_complaints(job),
         *submission_complaints(job),
         *scraping_complaints(manifests, job),
-        *code_complaints(manifests, folder),
+        *entrypoint_complaints(manifests, folder),
     ]

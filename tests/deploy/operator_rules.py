@@ -133,38 +133,6 @@ def _selected(spec: Manifest) -> Iterator[str]:
         yield "clusterSelector names no ray.io/cluster"
 
 
-OPERATORS = {
-    "Helm": {
-        "app.kubernetes.io/name": "kuberay-operator",
-        "app.kubernetes.io/component": "kuberay-operator",
-    },
-    "an old Helm": {"app.kubernetes.io/name": "kuberay-operator"},
-    "kustomize": {
-        "app.kubernetes.io/name": "kuberay",
-        "app.kubernetes.io/component": "kuberay-operator",
-    },
-}
-"""Labels of the operator's pods, by what installed it (helm-chart/ and ray-operator/config/manager
-of KubeRay)."""
-
-
-def operator_complaints(policies: list[Manifest]) -> list[str]:
-    """Return which installations of the operator no policy lets in to the dashboard."""
-    let_in = [
-        peer["podSelector"]["matchLabels"].items()
-        for policy in policies
-        for rule in policy["spec"].get("ingress", [])
-        for peer in rule["from"]
-        # In whatever namespace it is.
-        if peer.get("namespaceSelector") == {} and 8265 in {port["port"] for port in rule["ports"]}
-    ]
-    return [
-        f"no NetworkPolicy lets in the operator that {who} installs"
-        for who, labels in OPERATORS.items()
-        if not any(wanted <= labels.items() for wanted in let_in)
-    ]
-
-
 def pod_complaints(job: Manifest) -> list[str]:
     """Return what we do not want in a pod, whatever a namespace lets in."""
     return [

@@ -15,7 +15,6 @@ from tests.deploy.complaints import complaints
 from tests.deploy.manifests import (
     DEPLOY,
     OVERLAYS,
-    Manifest,
     built,
     kustomize,
     of_kind,
@@ -93,20 +92,6 @@ def test_two_runs_from_copies_have_nothing_in_common(overlay, tmp_path):
         assert one(manifests, "Namespace")["metadata"]["name"] == name
         others = [each for each in manifests if each["kind"] != "Namespace"]
         assert {each["metadata"]["namespace"] for each in others} == {name}
-        assert pods_of_other_namespaces(manifests) == []
-
-
-def pods_of_other_namespaces(manifests: list[Manifest]) -> list[str]:
-    """Policies that let a run's pods and those of another namespace reach each other."""
-    return [
-        policy["metadata"]["name"]
-        for policy in of_kind(manifests, "NetworkPolicy")
-        for rule in (*policy["spec"].get("ingress", []), *policy["spec"].get("egress", []))
-        for peer in rule.get("from", rule.get("to"))
-        if "namespaceSelector" in peer
-        and peer.get("podSelector", {}).get("matchLabels", {}).get("app.kubernetes.io/name")
-        == "dpkd"
-    ]
 
 
 def test_the_demo_asks_for_what_its_document_says(tmp_path):
@@ -153,11 +138,6 @@ def test_what_the_image_is_built_of_is_let_into_the_build():
     sources = {each.split("/")[0] for words in copied for each in words if each[0] not in "-/"}
     assert sources == allowed
     assert all((DEPLOY.parent / name).exists() for name in allowed)
-
-
-def _closed(manifests: list[Manifest]) -> None:
-    policies = of_kind(manifests, "NetworkPolicy")
-    manifests.remove(next(each for each in policies if each["metadata"]["name"] == "dpkd-metrics"))
 
 
 PLANTED: Planted = {
@@ -234,11 +214,6 @@ PLANTED: Planted = {
     "an end before the checkpoint": (
         lambda m: head(m)["spec"].update(terminationGracePeriodSeconds=30),
         "before the driver has had its time",
-    ),
-    "a network that keeps Prometheus out": (_closed, "no NetworkPolicy lets port 9108 in"),
-    "a network that keeps the operator out": (
-        lambda m: one(m, "NetworkPolicy", "dpkd-operator")["spec"]["ingress"][0]["from"].pop(),
-        "no NetworkPolicy lets in the operator that kustomize installs",
     ),
 }
 
