@@ -20,8 +20,6 @@ from tests.deploy.pods import Pod, head_of, ray_pods, workers_of
 from tests.deploy.ray_start import offer
 from tests.deploy.references import named
 
-ROLES = ("sampler", "teacher", "learner")
-
 
 def entrypoint_complaints(manifests: list[Manifest], folder: Path) -> list[str]:
     """Return what is wrong with the run that is submitted, and with its room."""
@@ -85,7 +83,7 @@ def _files_at(manifests: list[Manifest], path: str) -> dict[str, str]:
 def served_ports(config: MonitoringConfig, ranks: int) -> dict[str, int]:
     """Port by the name that manifests give it: the driver's and the roles'."""
     first = config.role_port
-    ports = {role: first + PORT_STEPS[role] for role in ROLES}
+    ports = {role: first + PORT_STEPS[role] for role in PORT_STEPS}
     more = {f"learner-{rank}": ports["learner"] + rank for rank in range(1, ranks)}
     return {"driver": config.port, **ports, **more}
 
@@ -108,7 +106,7 @@ def _ports(job: Manifest, config: RunConfig) -> Iterator[str]:
 def _places(job: Manifest, config: RunConfig) -> Iterator[str]:
     """Whether every pod that a role may come to names the role's port."""
     for pod in workers_of(job):
-        for role in ROLES:
+        for role in PORT_STEPS:
             wanted = bundle(getattr(config.cluster, role))
             if role not in pod.ports and _holds(pod, wanted):
                 yield f"a {role} may come to the pods of {pod.where}, which do not name its port"

@@ -108,8 +108,6 @@ def _life(spec: Manifest) -> Iterator[str]:
         yield (
             "deletionStrategy does not go with shutdownAfterJobFinishes or ttlSecondsAfterFinished"
         )
-    if spec.get("backoffLimit") and "resume=auto" not in text(spec, "entrypoint"):
-        yield "a retry is a new cluster, and begins anew without resume=auto"
 
 
 def _waiting(spec: Manifest, labels: Manifest) -> Iterator[str]:

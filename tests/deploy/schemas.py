@@ -18,8 +18,19 @@ FOREIGN = ("monitoring.coreos.com/",)
 """Kinds whose definitions are not at hand."""
 
 
+_FOUND: dict[str, list[str]] = {}
+"""What was found already, by manifest."""
+
+
 def schema_complaints(manifest: Manifest) -> list[str]:
     """What an API server would refuse; unknown fields, which it drops in silence, included."""
+    content = repr(manifest)
+    if content not in _FOUND:  # planted errors lie in one manifest of many
+        _FOUND[content] = _complaints(manifest)
+    return _FOUND[content]
+
+
+def _complaints(manifest: Manifest) -> list[str]:
     if not isinstance(manifest.get("apiVersion"), str):
         return [f"{manifest['kind']} has no apiVersion"]
     if manifest["apiVersion"].startswith("ray.io/"):

@@ -167,10 +167,6 @@ PLANTED: Planted = {
         lambda m: job(m).update(submissionMode="HTTPMode"),
         "starts no submitter",
     ),
-    "a retry that begins anew": (
-        lambda m: job(m).update(entrypoint=job(m)["entrypoint"].replace("resume=auto", "")),
-        "without resume=auto",
-    ),
     "tokens that Ray is too old for": (
         lambda m: job(m)["rayClusterSpec"].update(rayVersion="2.40.0"),
         "needs rayVersion",

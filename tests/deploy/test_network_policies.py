@@ -186,7 +186,7 @@ PLANTED: dict[str, tuple[Spoil, str]] = {
     ),
     "metrics that go out": (
         lambda m: spec(m, "metrics").update(policyTypes=["Egress"]),
-        "Prometheus cannot reach teacher on 9120/TCP, 8080/TCP, and must",
+        "Prometheus cannot reach teacher on 9120/TCP, 9140/TCP, 9141/TCP, 8080/TCP, and must",
     ),
     "metrics for every namespace": (
         lambda m: rule(m, "metrics")["from"][0].update(namespaceSelector={}),
@@ -198,7 +198,7 @@ PLANTED: dict[str, tuple[Spoil, str]] = {
     ),
     "metrics for the run's namespace": (
         lambda m: rule(m, "metrics").update({"from": [{"podSelector": {}}]}),
-        "Prometheus cannot reach sampler on 9110/TCP, 8080/TCP, and must",
+        "Prometheus cannot reach sampler on 9110/TCP, 9140/TCP, 9141/TCP, 8080/TCP, and must",
     ),
     "metrics on every port": (
         lambda m: rule(m, "metrics").update(ports=[{"port": 1, "endPort": 65535}]),
@@ -210,7 +210,7 @@ PLANTED: dict[str, tuple[Spoil, str]] = {
     ),
     "metrics on the learners' first port only": (
         lambda m: rule(m, "metrics")["ports"][0].update(endPort=9130),
-        "Prometheus cannot reach learner on 9131/TCP, 9132/TCP, 9133/TCP, and must",
+        "Prometheus cannot reach learner on 9131/TCP, 9132/TCP, 9133/TCP, 9140/TCP and 1 more",
     ),
     "metrics by names, without Ray's": (
         lambda m: rule(m, "metrics").update(
