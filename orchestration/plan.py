@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plan = Plan(config=config, costs=costs, forecast=simulate(config, costs, cores=cores))
         say_plan(plan)
         if options.scale:
-            say_scale(scaled(config, costs, SAMPLERS), costs)
+            say_scale(plan, scaled(config, costs, SAMPLERS))
     except DpkdError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code

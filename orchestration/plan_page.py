@@ -99,7 +99,7 @@ def _say_balance(plan: Plan, best: Balance) -> None:
         say(
             "ranks are taken to share a batch evenly and to add up gradients in no time: all_reduce"
         )
-    if bound := bound_of(config):
+    if bound := _bound(config):
         say(f"{bound} allows no other number of samplers and teachers")
 
 
@@ -107,16 +107,18 @@ def _parts(config: RunConfig) -> int:
     return config.student.replicas + config.teacher.replicas + config.learner.ranks
 
 
-def bound_of(config: RunConfig) -> str | None:
+def _bound(config: RunConfig) -> str | None:
     """Return the setting that forbids several parts of a kind."""
     if config.cluster.local:
         return "cluster.local=true"
     return "deterministic=true" if config.deterministic else None
 
 
-def say_scale(rows: Sequence[Scaled], costs: Costs) -> None:
+def say_scale(plan: Plan, rows: Sequence[Scaled]) -> None:
     """Print what becomes of more and more samplers, and what ends it."""
-    far = bool(costs.bandwidth)
+    if bound := _bound(plan.config):
+        say(f"{bound} allows one sampler; with more, were it not set:")
+    far = bool(plan.costs.bandwidth)
     table = Table("samplers", "teachers", "batch", "pairs/s", "efficiency", "queue ops/s")
     for heading in ("driver", "driver ms/step", "weights' way, s/step", "tuples' way, s/step"):
         table.add_column(heading)

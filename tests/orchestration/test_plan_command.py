@@ -49,6 +49,13 @@ def test_the_table_of_scale_has_a_row_for_each_number_and_says_what_ends_it(
     assert "weights' way to other machines is not counted: these costs have no bandwidth" in said
 
 
+def test_what_rules_several_samplers_out_is_named_above_the_table(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(plan, "SAMPLERS", (1, 2))
+    costs = costs_file(tmp_path)
+    assert main(["quickstart", "cluster.local=true", "--costs", costs, "--scale"]) == 0
+    assert "cluster.local=true allows one sampler; with more, were it" in capsys.readouterr().out
+
+
 def test_the_way_of_weights_has_a_law_where_a_bandwidth_is_given(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(plan, "SAMPLERS", (1, 4))
     costs = costs_file(tmp_path, weight_bytes=1e9, bandwidth=1e9)
