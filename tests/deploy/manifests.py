@@ -3,7 +3,6 @@
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -55,27 +54,3 @@ def of_kind(manifests: list[Manifest], kind: str, name: str = "") -> list[Manife
         for each in manifests
         if each["kind"] == kind and (not name or name == each["metadata"]["name"])
     ]
-
-
-def pod_templates(job: Manifest) -> Iterator[tuple[str, Manifest]]:
-    """Each pod template of a RayJob, under the name of what it is for."""
-    spec = job["spec"]
-    if "submitterPodTemplate" in spec:
-        yield "submitter", spec["submitterPodTemplate"]
-    yield "head", spec["rayClusterSpec"]["headGroupSpec"]["template"]
-    for group in spec["rayClusterSpec"].get("workerGroupSpecs", []):
-        yield group["groupName"], group["template"]
-
-
-def ports_of(template: Manifest) -> dict[str, int]:
-    """A pod's named ports."""
-    containers = template["spec"]["containers"]
-    return {
-        port["name"]: port["containerPort"]
-        for container in containers
-        for port in container.get("ports", [])
-    }
-
-
-def environment_of(template: Manifest) -> dict[str, str]:
-    return {each["name"]: each["value"] for each in template["spec"]["containers"][0]["env"]}

@@ -3,8 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from tests.deploy.manifests import Manifest, of_kind, one, pod_templates
+from tests.deploy.lenient import mapping, mappings, number, text
+from tests.deploy.manifests import Manifest, of_kind, one
 from tests.deploy.network import Address, Peer, Pod
+from tests.deploy.pods import templates_of
 from tests.deploy.policy_model import Labels, NamedPorts
 
 OPERATORS: dict[str, Labels] = {
@@ -49,19 +51,19 @@ API = (
 def pods_of_run(manifests: list[Manifest]) -> list[Pod]:
     """One pod of each template of the RayJob, with the labels that KubeRay adds."""
     job = one(manifests, "RayJob")
-    namespace = job["metadata"].get("namespace", "default")
+    namespace = text(job, "metadata", "namespace") or "default"
     labels = [
-        each["metadata"].get("labels", {}) for each in of_kind(manifests, "Namespace", namespace)
+        mapping(each, "metadata", "labels") for each in of_kind(manifests, "Namespace", namespace)
     ]
     return [
         Pod(
             name=name,
             namespace=namespace,
-            labels=template["metadata"].get("labels", {}) | _added_labels(name),
+            labels=mapping(template, "metadata", "labels") | _added_labels(name),
             namespace_labels=labels[0] if labels else {},
             ports=_named_ports(template),
         )
-        for name, template in pod_templates(job)
+        for name, template in templates_of(job)
     ]
 
 
@@ -73,9 +75,9 @@ def _added_labels(name: str) -> dict[str, str]:
 
 def _named_ports(template: Manifest) -> NamedPorts:
     return {
-        port["name"]: (port["containerPort"], port.get("protocol", "TCP"))
-        for container in template["spec"]["containers"]
-        for port in container.get("ports", [])
+        text(port, "name"): (number(port, "containerPort"), port.get("protocol", "TCP"))
+        for container in mappings(template, "spec", "containers")
+        for port in mappings(container, "ports")
     }
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.deploy.complaints import complaints
-from tests.deploy.manifests import Manifest, built, one, pod_templates
+from tests.deploy.manifests import Manifest, built, one
+from tests.deploy.pods import templates_of
 
 Spoil = Callable[[list[Manifest]], Any]
 Planted = dict[str, tuple[Spoil, str]]
@@ -42,7 +43,7 @@ def head(manifests: list[Manifest]) -> Manifest:
 
 
 def pod(manifests: list[Manifest], where: str) -> Manifest:
-    return dict(pod_templates(one(manifests, "RayJob")))[where]
+    return dict(templates_of(one(manifests, "RayJob")))[where]
 
 
 def container(manifests: list[Manifest], where: str = "head") -> Manifest:

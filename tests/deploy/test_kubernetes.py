@@ -19,10 +19,10 @@ from tests.deploy.manifests import (
     kustomize,
     of_kind,
     one,
-    pod_templates,
 )
 from tests.deploy.operator_rules import memory_of
 from tests.deploy.planted import Planted, assert_caught, container, group, head, job
+from tests.deploy.pods import templates_of
 from tests.deploy.schemas import CRDS, schema_complaints
 
 
@@ -42,7 +42,7 @@ def test_the_demo_is_the_quickstart_and_the_gpu_example_has_a_group_a_role(tmp_p
     demo, gpu = (configured(built(overlay), tmp_path) for overlay in OVERLAYS)
     assert (demo.data.train, demo.name, demo.learner.ranks) == ("embedded", "demo", 1)
     assert (gpu.learner.ranks, gpu.student.replicas, gpu.teacher.replicas) == (4, 4, 2)
-    groups = {name for name, _ in pod_templates(one(built("gpu"), "RayJob"))}
+    groups = {name for name, _ in templates_of(one(built("gpu"), "RayJob"))}
     assert groups == {"submitter", "head", "learner", "sampler", "teacher"}
 
 
@@ -98,7 +98,7 @@ def test_the_demo_asks_for_what_its_document_says(tmp_path):
     """Of the scheduler: what containers request, the submitter's included."""
     asked = [
         template["spec"]["containers"][0]["resources"]["requests"]
-        for _, template in pod_templates(one(built("cpu-demo"), "RayJob"))
+        for _, template in templates_of(one(built("cpu-demo"), "RayJob"))
     ]
     cores = sum(_cores(each["cpu"]) for each in asked)
     memory = sum(memory_of(each["memory"]) for each in asked) / 2**30

@@ -8,8 +8,9 @@ import pytest
 from tests.deploy.cluster_rules import pinned_ray
 from tests.deploy.complaints import complaints
 from tests.deploy.holes import stumbles
-from tests.deploy.manifests import OVERLAYS, Manifest, built, one, pod_templates
+from tests.deploy.manifests import OVERLAYS, Manifest, built, one
 from tests.deploy.operator_rules import job_complaints, pod_complaints
+from tests.deploy.pods import templates_of
 from tests.deploy.quantities import quantity
 
 GPU = "nvidia.com/gpu"
@@ -29,7 +30,7 @@ def group(manifests: list[Manifest], index: int = 0) -> Manifest:
 
 
 def container(manifests: list[Manifest], name: str = "head") -> Manifest:
-    return dict(pod_templates(one(manifests, "RayJob")))[name]["spec"]["containers"][0]
+    return dict(templates_of(one(manifests, "RayJob")))[name]["spec"]["containers"][0]
 
 
 def job_has(**more: Any) -> "Spoil":

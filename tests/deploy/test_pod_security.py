@@ -8,12 +8,13 @@ import pytest
 
 from tests.deploy.complaints import complaints
 from tests.deploy.holes import stumbles
-from tests.deploy.manifests import OVERLAYS, Manifest, built, of_kind, one, pod_templates
+from tests.deploy.manifests import OVERLAYS, Manifest, built, of_kind, one
 from tests.deploy.pod_security import ENFORCE, security_complaints
+from tests.deploy.pods import templates_of
 
 
 def template(manifests: list[Manifest], name: str = "head") -> Manifest:
-    return dict(pod_templates(one(manifests, "RayJob")))[name]
+    return dict(templates_of(one(manifests, "RayJob")))[name]
 
 
 def pod(manifests: list[Manifest], name: str = "head") -> Manifest:
