@@ -99,6 +99,7 @@ async def start_roles(config: RunConfig, place: "Placing") -> Roles:
 async def bring_up(role: Role, timeout: float, *, warm: bool = True) -> None:
     """Build a part, and have an engine do what it does only once, whatever others are at."""
     await role.call("build", timeout=timeout)
+    await role.is_alive(timeout)  # it says where it is
     if warm:
         await role.call("warm_up", timeout=timeout)
 

@@ -7,14 +7,15 @@ long for M machines. So from three on it sends each of them one shard, which goe
             ─ shard 1 ─► machine 1 ─┼── every shard ──► every machine
             ─ shard 2 ─► machine 2 ─┘
 
-One copy leaves the learner and about one leaves every machine, at the same time: two copies' time,
-however many machines there are, up to ``MOST`` of them (a broadcast by scatter and all-gather: van
-de Geijn and Watts 1997, SUMMA, section 3). Samplers of one machine share what arrives there.
+One copy leaves the learner and about one leaves every machine, at the same time: two copies' time
+at best, however many machines there are, up to ``MOST`` of them (a broadcast by scatter and
+all-gather: van de Geijn and Watts 1997, SUMMA, section 3). Samplers of one machine share what
+arrives there.
 """
 
 from collections.abc import Sequence
 from itertools import cycle
-from typing import Any
+from typing import Any, NamedTuple
 
 from orchestration.roles import Role
 
@@ -28,22 +29,41 @@ Of more machines than that the others read from these, which then send several c
 def relays(samplers: Sequence[Role], learner: Role) -> list[Role]:
     """Return the samplers that hand shards on: one on each machine that the learner is not on.
 
-    None where there are too few machines, or where a part has not said yet where it is.
+    None where those are too few, or where the learner has not said yet where it is; a sampler that
+    has not hands nothing on.
     """
+    if learner.process is None:
+        return []
     first: dict[str, Role] = {}
     for each in (learner, *samplers):
-        if each.process is None:
-            return []
-        first.setdefault(each.process.address, each)
+        if each.process is not None:
+            first.setdefault(each.process.address, each)
     _, *found = first.values()
     return found[:MOST] if len(found) >= FEWEST else []
 
 
-def relayed(shards: Sequence[Any], through: Sequence[Role]) -> list[Any]:
-    """Return references to ``shards`` at the samplers that hand them on; with none, as they are.
+class Ways(NamedTuple):
+    """Where each sampler finds the shards."""
 
-    There may be fewer of those by now than shards were cut for, and more.
+    published: Sequence[Any]
+    """References to what the learner laid out."""
+    relayed: Sequence[Any] = ()
+    """References to the same on the machines that hand them on; none: all go straight."""
+    home: str = ""
+    """The learner's machine, where they lie already."""
+
+    def to(self, sampler: Role) -> Sequence[Any]:
+        """Return references to all shards, the nearest there are."""
+        at_home = sampler.process is not None and sampler.process.address == self.home
+        return self.published if at_home or not self.relayed else self.relayed
+
+
+def ways(shards: Sequence[Any], samplers: Sequence[Role], learner: Role) -> Ways:
+    """Have ``shards`` handed on, where that is shorter; there may be fewer machines by now than
+    they were cut for, and more.
     """
-    if not through:
-        return list(shards)
-    return [role.submit("relay", shard) for shard, role in zip(shards, cycle(through))]
+    through = relays(samplers, learner)
+    if not through or learner.process is None:
+        return Ways(shards)
+    relayed = [role.submit("relay", shard) for shard, role in zip(shards, cycle(through))]
+    return Ways(shards, relayed, learner.process.address)

@@ -192,14 +192,22 @@ class Session:
         """Keep, save and evaluate what was learned."""
         await self._keep(crew, step)
         await self._save(crew.roles, step)
-        if self.around.stop.signal:
+        stop = self.around.stop
+        stop.on_first_signal(lambda: self._say_how_it_ended(step))
+        if stop.signal:
             self._say_how_it_ended(step)
 
         async def look() -> None:
             async with crew.sync.newest(bring_back=False):
                 await self.books.examiner.look("after", step, crew.roles)
 
-        await crew.supervisor.persist(look)
+        try:
+            await crew.supervisor.persist(look)
+        except RoleDied as death:
+            if not stop.signal:
+                raise
+            # To go back to a checkpoint would be to replace what was just saved by an older one.
+            self.around.progress.announce(f"stopped without a last evaluation: {death}")
         self._write_card(step)
 
     async def _keep(self, crew: Crew, step: int) -> None:

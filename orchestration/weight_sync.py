@@ -18,9 +18,9 @@ from typing import Any, NamedTuple, cast
 from actors.weights import check_proof
 from configs.errors import WeightSyncError
 from configs.wire import WeightProof, WeightReceipt
-from orchestration.fan_out import relayed, relays
+from orchestration.fan_out import Ways, relays, ways
 from orchestration.learner_group import LearnerGroup
-from orchestration.roles import Role
+from orchestration.roles import AnswerLost, Role
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +114,7 @@ class WeightSync:
     def publish(self) -> None:
         """Have the learner lay the current weights out. Its next step waits for ``laid_out``."""
         self._asked = time.monotonic()
-        shards = max(1, len(self._relays()))
+        shards = max(1, len(relays(self._samplers, self._learner.ranks[0])))
         (manifest, *weights), probe = self._learner.publish_weights(shards)
         self._snapshot, self._lent = _Published(self._learner.step, manifest, weights), None
         self._expect(self._learner.step, probe)
@@ -131,13 +131,16 @@ class WeightSync:
         async with self._loading:
             assert self._snapshot is not None, "publish() comes first"
             version, manifest, shards = self._snapshot
-            ways = relayed(shards, self._relays())
+            found = ways(shards, self._samplers, self._learner.ranks[0])
             method = "go_back" if going_back else "load_weights"
-            receipts = await self._each(version, method, manifest, *ways)
+            try:
+                receipts = await self._each(version, method, manifest, found)
+            except AnswerLost:
+                if not found.relayed:
+                    raise
+                # With a machine that handed it on, perhaps: the learner has it still.
+                receipts = await self._each(version, method, manifest, Ways(shards))
             return self._record(version, receipts, self._asked)
-
-    def _relays(self) -> list[Role]:
-        return relays(self._samplers, self._learner.ranks[0])
 
     async def prove(self) -> None:
         """Have those samplers prove what they hold that have not drawn with it; raises as above."""
@@ -266,16 +269,27 @@ class WeightSync:
             arguments = (self._transfer, self._transport, len(self._samplers))
             manifest = await rank.call("send_weights", *arguments)
             self._expect(version, self._learner.probe())
-            return self._record(version, await self._each(version, "accept", manifest), start)
+            return self._record(
+                version, await self._each(version, "accept", manifest, Ways(())), start
+            )
 
-    async def _each(self, version: int, method: str, *arguments: Any) -> dict[Role, WeightReceipt]:
+    async def _each(
+        self, version: int, method: str, manifest: Any, found: Ways
+    ) -> dict[Role, WeightReceipt]:
         """Have every sampler hold a version: one copy a machine, which all of them read."""
         samplers = list(self._samplers)
         self._unproved.update(dict.fromkeys(samplers, version))
-        calls = (each.call(method, *arguments) for each in samplers)
+        self._held = None  # until all have answered nobody knows
+        calls = (each.call(method, manifest, *found.to(each)) for each in samplers)
         receipts = await asyncio.gather(*calls, return_exceptions=True)
-        if errors := [each for each in receipts if isinstance(each, BaseException)]:
-            raise errors[0]  # now that all have answered: another try meets no call of this one
+        # Now that all have answered another try meets no call of this one. What died explains what
+        # was lost with it.
+        errors = [each for each in receipts if isinstance(each, BaseException)]
+        if errors:
+            try:
+                raise min(errors, key=lambda error: isinstance(error, AnswerLost))
+            finally:
+                del errors, receipts  # an error that holds its own frame would hold the weights
         return dict(zip(samplers, cast(list[WeightReceipt], receipts), strict=True))
 
     def summary(self) -> dict[str, float | int | bool]:

@@ -9,9 +9,9 @@ import pytest
 
 from configs.wire import WeightReceipt
 from orchestration import fan_out
-from orchestration.fan_out import relayed, relays
+from orchestration.fan_out import relays, ways
 from orchestration.learner_group import LearnerGroup
-from orchestration.roles import AnswerLost, Process, Role
+from orchestration.roles import AnswerLost, Process, Role, RoleDied
 from orchestration.weight_sync import WeightSync
 from tests.orchestration.fake_parts import FakeLearner, FakeSampler
 from tests.orchestration.test_pipeline import Rig, _role
@@ -27,6 +27,8 @@ class RelayingSampler(FakeSampler):
         self.shards: list[int] = []
         self.handed_on: list[list[int]] = []
         self.failure: Exception | None = None
+        self.fails_to_go_back: Exception | None = None
+        """Raised by the next load of an older version."""
 
     def relay(self, shard: np.ndarray) -> np.ndarray:
         if self.failure:
@@ -36,6 +38,9 @@ class RelayingSampler(FakeSampler):
         return shard
 
     def go_back(self, manifest: Any, *shards: np.ndarray) -> WeightReceipt:
+        if self.fails_to_go_back and manifest.version < self.version:
+            failure, self.fails_to_go_back = self.fails_to_go_back, None
+            raise failure
         self.shards.append(len(shards))
         return super().go_back(manifest, *shards)
 
@@ -66,8 +71,9 @@ def test_nobody_does_where_the_straight_way_is_as_short():
     assert chosen("b", "c") == chosen("b", "c", "c", HOME) == chosen(*[HOME] * 9) == []
 
 
-def test_nobody_does_before_all_have_said_where_they_are():
-    assert chosen("b", "c", "d", None) == chosen("b", "c", "d", learner=None) == []
+def test_who_has_not_said_where_it_is_hands_nothing_on():
+    assert chosen("b", None, "c", "d") == ["sampler-0", "sampler-2", "sampler-3"]
+    assert chosen("b", "c", None) == chosen("b", "c", "d", learner=None) == []
 
 
 def test_there_are_no_more_shards_than_the_driver_can_tell_everybody_of(monkeypatch):
@@ -75,17 +81,23 @@ def test_there_are_no_more_shards_than_the_driver_can_tell_everybody_of(monkeypa
     assert chosen(*"bcdefghij") == [f"sampler-{index}" for index in range(4)]
 
 
-def test_fewer_than_there_are_shards_hand_on_several():
-    parts, samplers = placed("b", "c")
+def test_there_may_be_other_machines_by_now_than_shards():
+    parts, samplers = placed("b", "c", "d", HOME)
+    learner = at(_role("learner-0", object()), HOME)
 
-    async def story() -> list[list[int]]:
+    async def story(count: int) -> list[list[list[int]]]:
         await asyncio.gather(*(each.call("build") for each in samplers))
-        ways = relayed([np.full(1, number) for number in range(3)], samplers)
-        return [(await samplers[0].fetch(each)).tolist() for each in ways]
+        shards = [np.full(1, number) for number in range(count)]
+        found = ways(shards, samplers, learner)
+        assert found.to(samplers[3]) is shards, "they lie on its machine"
+        to_first = [(await samplers[0].fetch(each)).tolist() for each in found.to(samplers[0])]
+        return [to_first, [part.handed_on for part in parts]]  # type: ignore[list-item]
 
-    assert asyncio.run(story()) == [[0], [1], [2]]
-    assert [part.handed_on for part in parts] == [[[0], [2]], [[1]]]
-    assert relayed(["a", "b"], []) == ["a", "b"]
+    assert asyncio.run(story(5)) == [
+        [[0], [1], [2], [3], [4]],
+        [[[0], [3]], [[1], [4]], [[2]], []],
+    ]
+    assert asyncio.run(story(1))[0] == [[0]]
 
 
 def pushed(parts: list[RelayingSampler], samplers: list[Role], *, join: int = 0) -> WeightSync:
@@ -128,27 +140,64 @@ def test_who_joins_later_has_the_shards_from_the_learner():
 
 
 class ScatteredRig(Rig):
-    """Its samplers turn out to be on three machines, of which one is lost with a shard."""
+    """Its samplers turn out to be on three machines; something befalls the second's shard."""
 
-    lost = AnswerLost("its machine is gone")
+    failure: Exception
 
     async def _regroup(self, step: int) -> None:
         if step == 1:
             for role, address in zip(self.roles, "bcd", strict=True):
                 at(role, address)
             at(self.sync._learner.ranks[0], HOME)
-            cast(RelayingSampler, self.samplers[1]).failure = self.lost
+            cast(RelayingSampler, self.samplers[1]).failure = self.failure
         await super()._regroup(step)
 
 
 @pytest.mark.parametrize("lag", [0, 1])
-def test_a_shard_that_is_lost_on_its_way_is_sent_again(tmp_path: Path, lag: int):
+@pytest.mark.parametrize(
+    ("failure", "mended"),
+    [
+        (AnswerLost("its machine is gone"), 0),
+        (RoleDied("sampler-1 died", role="sampler-1", life=0), 1),
+    ],
+)
+def test_a_shard_that_is_lost_on_its_way_comes_from_the_learner(
+    tmp_path: Path, lag: int, failure: Exception, mended: int
+):
     parts = [RelayingSampler() for _ in "bcd"]
     rig = ScatteredRig(tmp_path, samplers=parts, steps=4, lag=lag)
+    rig.failure = failure
     deaths: list[Exception] = []
     rig.supervisor.mend = deaths.append
     asyncio.run(rig.run())
-    assert deaths and set(deaths) == {rig.lost}
+    assert deaths == [failure] * mended, "what the learner has still is no loss"
     assert rig.recorder.steps == [1, 2, 3, 4]
     assert all(part.version == 4 for part in parts)
     assert all((part.shards[0], part.shards[-1]) == (1, 3) for part in parts)
+
+
+def test_after_a_push_that_failed_nobody_is_taken_for_holding_it():
+    """An evaluation that is tried again pushes again, and a snapshot is brought back again."""
+    parts, samplers = placed("b", "c")
+    learner = LearnerGroup([_role("learner-0", FakeLearner())])
+    sync = WeightSync(learner, samplers)
+    seen: list[list[int]] = []
+
+    async def evaluate() -> None:
+        async with sync.newest(bring_back=True):
+            seen.append([part.version for part in parts])
+
+    async def story() -> None:
+        await asyncio.gather(*(each.call("build") for each in (*samplers, *learner.ranks)))
+        await sync.push()
+        await learner.ranks[0].call("optim_step")
+        learner.step = 1
+        parts[1].fails_to_go_back = AnswerLost("gone")
+        with pytest.raises(AnswerLost):
+            await evaluate()
+        assert [part.version for part in parts] == [0, 1]
+        await evaluate()
+
+    asyncio.run(story())
+    assert seen == [[1, 1], [1, 1]]
+    assert [part.version for part in parts] == [0, 0]
