@@ -8,6 +8,7 @@ the recipe with one and two samplers, in lockstep and overlapped. Medians over t
 """
 
 import argparse
+import itertools
 import statistics
 import sys
 import tempfile
@@ -54,7 +55,23 @@ def _compare(options: argparse.Namespace, folder: Path) -> int:
         each = ", ".join(f"{one:.3f}" for one in sorted(took))
         print(f"{samplers} sampler(s), lag {lag}: {foretold:.3f} s foretold, {each}: {off:+.1%}")
     print(f"worst {worst:.1%}; limit {LIMIT:.0%}")
+    _fewer_rounds(kinds, real, seen, options.rounds, cores)
     return int(worst > LIMIT)
+
+
+def _fewer_rounds(kinds: Any, real: Any, seen: Any, rounds: int, cores: float) -> None:
+    """Print how well some of the rounds' calibrations alone foretell the same medians."""
+    from orchestration.fitting import fit
+    from orchestration.simulation import simulate
+
+    took = {case: statistics.median(run.step_seconds for run in seen[case]) for case in real}
+    for count in range(1, rounds):
+        for chosen in itertools.combinations(range(rounds), count):
+            costs = fit(
+                kinds, {kind: [seen[kind][n] for n in chosen] for kind in kinds}, cores=cores
+            )
+            off = [simulate(real[c], costs, cores=cores).step_seconds / took[c] - 1 for c in real]
+            print(f"calibrated by rounds {chosen}: worst {max(map(abs, off)):.1%}", flush=True)
 
 
 def _measure(configs: dict[Any, Any], folder: Path, rounds: int) -> dict[Any, list[Any]]:

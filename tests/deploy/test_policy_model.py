@@ -3,6 +3,7 @@
 import pytest
 
 from tests.deploy.policy_model import IpBlock, PolicyPort, Selector, read_policies
+from tests.deploy.test_network import manifest
 
 PORTS = {"http": (8080, "TCP"), "quic": (8443, "UDP")}
 LABELS = {
@@ -10,15 +11,6 @@ LABELS = {
     "store": {"app": "store", "tier": ""},
     "bare": {},
 }
-
-
-def manifest(**spec):
-    return {
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "NetworkPolicy",
-        "metadata": {"name": "p", "namespace": "shop"},
-        "spec": {"podSelector": {"matchLabels": {"app": "web"}}, **spec},
-    }
 
 
 def findings_of(**spec):
